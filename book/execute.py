@@ -1,0 +1,204 @@
+"""Execute the book's notebooks and measure what each of them costs.
+
+By default a fresh copy of the book is executed in build/book, two notebooks at a time with one
+thread each. With --save the notebooks are executed in place, one at a time with two threads, so
+that the costs and timings that are kept were measured undisturbed.
+"""
+
+import argparse
+import asyncio
+import csv
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+from contextlib import suppress
+from datetime import date
+from importlib.metadata import version
+from math import ceil
+from pathlib import Path
+
+import nbformat
+import psutil
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from tqdm import tqdm
+
+BOOK = Path(__file__).resolve().parent
+COPY = BOOK.parent / "build" / "book"
+COSTS = BOOK.parent / "data" / "results" / "chapter_costs.csv"
+CARD = re.compile(r"^\d+ s on two CPU cores · \d+\.\d GB of memory", re.MULTILINE)
+
+
+def notebooks(root):
+    return sorted([*root.glob("*.ipynb"), *root.glob("solutions/*.ipynb")])
+
+
+async def execute(path, workers, bar):
+    """Execute one notebook; return it with its cost, or raise RuntimeError saying what failed."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.execution_count, cell.outputs = None, []
+
+    def advance(**_):
+        bar.set_postfix_str(path.stem)
+        bar.update()
+
+    client = NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+        on_cell_executed=advance,
+    )
+    async with workers:
+        watch = asyncio.create_task(peak_memory(client))
+        start = time.perf_counter()
+        try:
+            await client.async_execute()
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            raise RuntimeError(failure(path, notebook, error)) from None
+        finally:
+            seconds = time.perf_counter() - start
+            watch.cancel()
+    tidy(notebook)
+    return notebook, {"seconds": ceil(seconds), "peak_memory_gb": f"{await watch:.1f}"}
+
+
+async def peak_memory(client):
+    """Sample the memory of the kernel and its children until cancelled; return the peak in GB."""
+    peak = 0
+    with suppress(asyncio.CancelledError):
+        while True:
+            with suppress(AttributeError, psutil.Error):
+                kernel = psutil.Process(client.km.provisioner.pid)
+                family = [kernel, *kernel.children(recursive=True)]
+                peak = max(peak, sum(process.memory_info().rss for process in family))
+            await asyncio.sleep(0.1)
+    return peak / 1e9
+
+
+def failure(path, notebook, error):
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    done = [cell for cell in code if cell.execution_count]
+    cell = done[-1] if done else code[0]
+    if isinstance(error, CellExecutionError):
+        reason = f"{error.ename}: {error.evalue}"
+    elif isinstance(error, CellTimeoutError):
+        reason = "the cell ran for more than 600 s"
+    else:
+        reason = "the kernel died (out of memory?)"
+    source = "\n".join(f"    {line}" for line in cell.source.splitlines()[:30])
+    return f"{path.name}, code cell {code.index(cell) + 1} of {len(code)}:\n{source}\n{reason}"
+
+
+def tidy(notebook):
+    """Leave in a notebook's metadata only what is the same after every run."""
+    notebook.metadata.kernelspec = {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    }
+    notebook.metadata.language_info = {"name": "python"}
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for key in ("execution", "ExecuteTime", "collapsed"):
+            cell.metadata.pop(key, None)
+
+
+def write_card(notebook, cost):
+    card = f"{cost['seconds']} s on two CPU cores · {cost['peak_memory_gb']} GB of memory"
+    first = notebook.cells[0]
+    first.source = CARD.sub(card, first.source)
+
+
+def save_costs(costs):
+    rows = {}
+    if COSTS.exists():
+        with COSTS.open(newline="") as file:
+            rows = {row["notebook"]: row for row in csv.DictReader(file)}
+    provenance = {
+        "command": "python book/execute.py --save",
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "processor": processor(),
+        "date": date.today().isoformat(),
+    }
+    rows |= {name: {"notebook": name, **cost, **provenance} for name, cost in costs.items()}
+    current = [rows[name] for name in map(name_of, notebooks(BOOK)) if name in rows]
+    COSTS.parent.mkdir(parents=True, exist_ok=True)
+    with COSTS.open("w", newline="") as file:
+        fields = ["notebook", "seconds", "peak_memory_gb", *provenance]
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(current)
+
+
+def name_of(path):
+    return path.relative_to(BOOK).with_suffix("").as_posix()
+
+
+def processor():
+    with suppress(OSError, AttributeError):
+        cpu = re.search(r"^model name\s*: (.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        return f"{cpu[1]}, {os.cpu_count()} cores"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+async def execute_all(paths, workers):
+    workers = asyncio.Semaphore(workers)
+    cells = sum(
+        cell.cell_type == "code" and bool(cell.source.strip())
+        for path in paths
+        for cell in nbformat.read(path, as_version=4).cells
+    )
+    with tqdm(total=cells, unit="cell", desc="Executing the book") as bar:
+        tasks = (execute(path, workers, bar) for path in paths)
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these, say 'scorecard'")
+    parser.add_argument("--save", action="store_true", help="in place, with costs recorded")
+    args = parser.parse_args()
+
+    known = {name_of(path): path for path in notebooks(BOOK)}
+    if unknown := set(args.names) - set(known):
+        parser.error(f"no notebook {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
+    paths = [known[name] for name in args.names or known]
+    if not args.save:
+        shutil.rmtree(COPY, ignore_errors=True)
+        shutil.copytree(BOOK, COPY, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_*"))
+        paths = [COPY / path.relative_to(BOOK) for path in paths]
+
+    os.environ |= {"OMP_NUM_THREADS": "2" if args.save else "1", "PYTHONHASHSEED": "0"}
+    results = asyncio.run(execute_all(paths, workers=1 if args.save else 2))
+
+    failures, costs = [], {}
+    for name, path, result in zip(args.names or known, paths, results, strict=True):
+        if isinstance(result, BaseException):
+            failures.append(str(result) or repr(result))
+            continue
+        notebook, cost = result
+        print(f"{name}: {cost['seconds']} s, {cost['peak_memory_gb']} GB")
+        if args.save:
+            costs[name] = cost
+            write_card(notebook, cost)
+        nbformat.write(notebook, path)
+    if args.save:
+        save_costs(costs)
+    if failures:
+        sys.exit("\n\n".join(["", *failures]))
+
+
+if __name__ == "__main__":
+    main()

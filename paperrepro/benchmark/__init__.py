@@ -1,0 +1,1 @@
+"""Measuring instruments: sizes, operators, latency."""

@@ -1,0 +1,141 @@
+"""MobileViGv2: Scaling Graph Convolutions for Mobile Vision (Avery et al., CVPRW 2024).
+
+Inverted residuals, then Mobile Graph Convolutions (MGC, Section 4.1) in stages 2 to 4: every pixel
+is connected to itself and to four others at a fixed distance K along its row and its column.
+
+Where the released code says more than the paper, or differs, we follow it, so that its weights
+load:
+- The paper gives no table of widths or depths; those here are the code's. So are K = 8, 4, 2 in
+  stages 2, 3, 4 (the paper's "L", of which it states only L = 2 at 7x7), the 7x7 kernel of the
+  CPE, and the graph convolution 2C to C with BatchNorm and GELU.
+- Connections wrap around the border. On a map smaller than K they join each pixel to itself.
+- Every residual branch ends in a layer scale, which the paper does not mention.
+- The drop rate of 0.1 is never reached (see `shared_drop_rates`).
+- The paper's parameters come from a counter of convolutions only: Ti has 5.70 M, not 5.6 M.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from .layers import (
+    Backbone,
+    Chain,
+    ConvNorm,
+    LayerScale,
+    MaxRelative,
+    Residual,
+    conditional_position_encoding,
+    conv_stem,
+    downsample,
+    drop_path,
+    feed_forward,
+    init_kaiming,
+    inverted_residual,
+    shared_drop_rates,
+    two_layer_head,
+)
+from .registry import register
+
+
+def mobile_graph_conv(channels: int, graph: str, distance: int, cpe: bool, rate: float) -> Residual:
+    """MRConv((X + CPE(X)) W_in) W_out + X (Eq. 4).
+
+    `graph="fc"` puts a fully connected layer, that is a 1x1 convolution, in the graph's place.
+    """
+    if graph == "fc":
+        mix = Chain(nn=ConvNorm(channels, channels, bias=True, act="gelu"))
+    else:
+        mix = Chain(
+            neighbours=MaxRelative(graph, distance),
+            nn=ConvNorm(2 * channels, channels, bias=True, act="gelu"),
+        )
+    return Residual(
+        cpe=conditional_position_encoding(channels) if cpe else None,
+        fc1=ConvNorm(channels, channels, bias=True),
+        graph_conv=mix,
+        fc2=ConvNorm(channels, channels, bias=True),
+        scale=LayerScale(channels),
+        drop=drop_path(rate),
+    )
+
+
+class MobileViGv2(Backbone):
+    """MobileViGv2 (Section 4.2, Fig. 2), and the variants of Table 3.
+
+    Args:
+        channels: the channels of the four stages.
+        local: N_i, the inverted residuals of the stages.
+        graphs: M_i, the graph blocks of the stages; (0, 0, 0, n) uses the graph in one stage.
+        embed_dim: the hidden channels of the classifier.
+        graph: "mgc", "svga", or "fc" for a fully connected layer in the graph's place.
+        distances: K, the distance of the connections in each stage.
+        cpe: conditional position encodings before the graph.
+        drop_path_rate: the nominal stochastic depth (see `shared_drop_rates`).
+        distilled: two classifiers, whose mean is the answer, or one.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        local: Sequence[int],
+        graphs: Sequence[int],
+        embed_dim: int,
+        graph: str = "mgc",
+        distances: Sequence[int] = (16, 8, 4, 2),
+        cpe: bool = True,
+        drop_path_rate: float = 0.1,
+        distilled: bool = True,
+        num_classes: int = 1000,
+    ) -> None:
+        stages = []
+        rates = shared_drop_rates(local, graphs, drop_path_rate)
+        for i, (width, (local_rate, graph_rates)) in enumerate(zip(channels, rates, strict=True)):
+            blocks: list[nn.Module] = [
+                inverted_residual(width, local_rate) for _ in range(local[i])
+            ]
+            for rate in graph_rates:
+                mixer = mobile_graph_conv(width, graph, distances[i], cpe, rate)
+                blocks.append(Chain(mixer=mixer, ffn=feed_forward(width, rate)))
+            stages.append(
+                Chain(
+                    downsample=downsample(channels[i - 1], width) if i else None,
+                    blocks=nn.Sequential(*blocks),
+                )
+            )
+        head = two_layer_head(channels[-1], embed_dim, num_classes, distilled=distilled)
+        stem = conv_stem(channels[0])
+        super().__init__(stem, stages, head, stage_channels=channels, num_classes=num_classes)
+        self.apply(init_kaiming)
+
+
+@register(MobileViGv2)
+def mobilevigv2_ti(**config) -> MobileViGv2:
+    defaults = dict(
+        channels=(32, 64, 128, 256), local=(2, 2, 6, 2), graphs=(0, 2, 2, 2), embed_dim=512
+    )
+    return MobileViGv2(**(defaults | config))
+
+
+@register(MobileViGv2)
+def mobilevigv2_s(**config) -> MobileViGv2:
+    defaults = dict(
+        channels=(32, 64, 128, 256), local=(3, 3, 9, 3), graphs=(0, 3, 3, 3), embed_dim=512
+    )
+    return MobileViGv2(**(defaults | config))
+
+
+@register(MobileViGv2)
+def mobilevigv2_m(**config) -> MobileViGv2:
+    defaults = dict(
+        channels=(32, 64, 192, 384), local=(3, 3, 9, 3), graphs=(0, 3, 3, 3), embed_dim=512
+    )
+    return MobileViGv2(**(defaults | config))
+
+
+@register(MobileViGv2)
+def mobilevigv2_b(**config) -> MobileViGv2:
+    defaults = dict(
+        channels=(64, 128, 256, 512), local=(3, 3, 9, 3), graphs=(0, 3, 3, 3), embed_dim=768
+    )
+    return MobileViGv2(**(defaults | config))

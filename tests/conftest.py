@@ -1,0 +1,43 @@
+"""Helpers that several tests share."""
+
+import pytest
+import torch
+from torch import nn
+
+from paperrepro.models.layers import Branches, LayerScale
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@torch.no_grad()
+def randomize(model: nn.Module) -> nn.Module:
+    """Puts everything that re-parameterization folds away from its default: random weights,
+    biases, layer scales and BatchNorm statistics, such that the signal keeps its strength through
+    fifty layers, for the logits shall depend on the image. Returns the network in eval mode."""
+    for module in model.modules():
+        if isinstance(module, LayerScale):
+            module.weight.uniform_(0.3, 0.7)
+        elif isinstance(module, nn.BatchNorm2d):
+            if module.affine:
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.2)
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                module.bias.normal_(0, 0.2)
+    for module in model.modules():
+        if isinstance(module, Branches):
+            for norm in module.modules():
+                if isinstance(norm, nn.BatchNorm2d):
+                    norm.weight.div_(len(module) ** 0.5)
+    return model.eval()
+
+
+def relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference of two sets of logits over the standard deviation of the first."""
+    return ((a - b).abs().max() / a.std()).item()
