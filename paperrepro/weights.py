@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from .layouts import layouts
-from .models import Backbone, build_model, check_name, list_models
+from .models import Backbone, build_model, check_name, family_of, list_models
 from .reparam import reparameterize
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -222,7 +223,7 @@ def save_model(model: Backbone, path: str | os.PathLike) -> None:
     Raises:
         ValueError: the network was not made by `create_model`, so that it has no name.
     """
-    if model.variant is None:
+    if getattr(model, "variant", None) is None:
         raise ValueError("save_model needs a network made by paperrepro.create_model")
     metadata = {
         "paperrepro": model.variant,
@@ -288,7 +289,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+        if re.search("GLOBAL|Unsupported (global|class)|Trying to", str(error)):
             raise WeightsError(
                 f"{path} holds more than weights: it asks to run code when it is opened, and was "
                 "refused. Ask its author for a file of tensors alone (a state_dict), or convert it "
@@ -426,13 +427,15 @@ def recognise(state: dict[str, Tensor]) -> str | None:
     best, best_name = 0.5, None
     for name in list_models():
         with torch.device("meta"):
-            model = build_model(name)
-            for each in (model, reparameterize(model)):
-                ours = {key: tuple(value.shape) for key, value in each.state_dict().items()}
-                for table in layouts(each).values():
-                    score = overlap([(table[key], shape) for key, shape in ours.items()], shapes)
-                    if score > best:
-                        best, best_name = score, name
+            forms = [build_model(name)]
+            if family_of(name) == "mobileone":  # the only one released in this form too
+                forms.append(reparameterize(forms[0]))
+        for model in forms:
+            ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+            for table in layouts(model).values():
+                score = overlap([(table[key], shape) for key, shape in ours.items()], shapes)
+                if score > best:
+                    best, best_name = score, name
     return best_name
 
 

@@ -1,0 +1,237 @@
+"""The book: its notebooks as committed, and the pages built from them."""
+
+import csv
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+CARD = re.compile(
+    r"```\{admonition\} What this chapter costs\n"
+    r":class: tip cost-card\n"
+    r"(?P<seconds>\d+) s on two CPU cores · (?P<peak_memory_gb>\d+\.\d) GB of memory · "
+    r"(?P<download>.+)\n```"
+)
+BOOTSTRAP = f"""\
+try:
+    import paperrepro
+except ImportError:
+    %pip install -q "paperrepro[book] @ git+{ADDRESS}"
+    import paperrepro"""
+
+toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
+PAGES = [toc["root"], *(page["file"] for part in toc["parts"] for page in part["chapters"])]
+NOTEBOOKS = [page for page in PAGES if (BOOK / f"{page}.ipynb").exists()]
+CHAPTERS = [page for page in NOTEBOOKS if not page.startswith("solutions/")]
+
+# One worker builds the pages once for all of these tests.
+pytestmark = pytest.mark.xdist_group("book")
+
+
+@cache
+def read(name):
+    return nbformat.read(BOOK / f"{name}.ipynb", as_version=4)
+
+
+def code_cells(name):
+    return [c for c in read(name).cells if c.cell_type == "code" and c.source.strip()]
+
+
+def outputs(name):
+    return [output for cell in code_cells(name) for output in cell.outputs]
+
+
+def test_contents_list_every_page_and_no_other():
+    found = {
+        path.relative_to(BOOK).with_suffix("").as_posix()
+        for pattern in ("*.ipynb", "*.md", "solutions/*")
+        for path in BOOK.glob(pattern)
+        if path.suffix in (".ipynb", ".md")
+    }
+    assert found == set(PAGES)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_is_valid_and_tidy(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    assert not [cell.id for cell in notebook.cells if "execution" in cell.metadata]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_cell_ran_in_order_without_error(name):
+    counts = [cell.execution_count for cell in code_cells(name)]
+    assert counts == list(range(1, len(counts) + 1)), "run 'make notebooks'"
+    errors = [o.ename for o in outputs(name) if o.output_type == "error"]
+    assert not errors
+    stderr = [o.text for o in outputs(name) if o.get("name") == "stderr"]
+    assert not stderr, "a warning or progress bar was saved"
+    assert outputs(name), "no cell shows a result"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_cells_that_print_or_show_have_outputs(name):
+    silent = [
+        cell.source
+        for cell in code_cells(name)
+        if re.search(r"^(print|display|plots\.show)\(", cell.source, re.MULTILINE)
+        and not cell.outputs
+    ]
+    assert not silent
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_figure_has_alt_text(name):
+    for output in outputs(name):
+        data = output.get("data", {})
+        bare = [kind for kind in data if kind.startswith("image/")]
+        assert not bare, "show figures with paperrepro.plots.show(fig, alt=...)"
+        for tag in re.findall(r"<img[^>]*>", "".join(data.get("text/html", ""))):
+            assert re.search(r'alt="[^"]{15,}"', tag), "the alt text should say what is to be seen"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_checked_tables_are_text(name):
+    for cell in code_cells(name):
+        if "nbval-check-output" in cell.metadata.get("tags", []):
+            assert cell.outputs, "a cell whose output is checked must have one"
+            assert "image/png" not in str(cell.outputs)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_first_code_installs_the_library_where_it_is_missing(name):
+    assert code_cells(name)[0].source == BOOTSTRAP
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_cost_card_states_what_was_measured(name):
+    first = read(name).cells[0]
+    assert first.cell_type == "markdown"
+    assert first.source.startswith("# ")
+    card = CARD.search(first.source)
+    assert card, "the first cell needs a cost card; CONTRIBUTING.md gives its form"
+    with (ROOT / "data/results/chapter_costs.csv").open(newline="") as file:
+        costs = {row["notebook"]: row for row in csv.DictReader(file)}
+    assert name in costs, "run 'make notebooks'"
+    for quantity in ("seconds", "peak_memory_gb"):
+        assert card[quantity] == costs[name][quantity]
+
+
+class Page(HTMLParser):
+    """Of a built page: ids, links, images, and what the browser would load by itself."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.ids, self.links, self.images, self.loads = set(), [], [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids.add(attrs.get("id"))
+        if tag == "a" and attrs.get("href"):
+            self.links.append(attrs["href"])
+        if tag == "img":
+            self.images.append(attrs)
+        if tag in ("img", "script", "iframe", "source") and attrs.get("src"):
+            self.loads.append(attrs["src"])
+        if tag == "link" and attrs.get("rel") != "canonical" and attrs.get("href"):
+            self.loads.append(attrs["href"])
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The book, built as 'make html' builds it."""
+    output = tmp_path_factory.mktemp("site")
+    builder = shutil.which("jupyter-book", path=str(Path(sys.executable).parent))
+    if builder is None:
+        pytest.skip("jupyter-book is not installed in this environment")
+    command = [builder, "build", "-W", "-n", "--keep-going", "--path-output", output, BOOK]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-1000:] + result.stderr[-4000:]
+    return output / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def pages(site):
+    return {path: Page(path) for path in site.rglob("*.html") if "_static" not in path.parts}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_was_built(site, pages, name):
+    assert site / f"{name}.html" in pages
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_page_holds_every_figure(site, pages, name):
+    shown = "".join(str(o.get("data", {}).get("text/html", "")) for o in outputs(name))
+    built = (site / f"{name}.html").read_text(encoding="utf-8")
+    missing = [tag for tag in re.findall(r'<img alt="[^"]*"', shown) if tag not in built]
+    assert not missing
+    assert all(image.get("alt") for image in pages[site / f"{name}.html"].images)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_page_opens_its_own_notebook_in_colab(site, pages, name):
+    repository = ADDRESS.removeprefix("https://github.com/")
+    wanted = f"colab.research.google.com/github/{repository}/blob/main/book/{name}.ipynb"
+    assert f"https://{wanted}" in pages[site / f"{name}.html"].links
+
+
+def test_no_internal_link_is_broken(pages):
+    broken = []
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if not target.exists():
+                broken.append(f"{path.name}: {link}")
+            elif parts.fragment and target in pages:
+                if unquote(parts.fragment) not in pages[target].ids:
+                    broken.append(f"{path.name}: {link}")
+    assert not broken, "\n".join(broken)
+
+
+def test_pages_load_nothing_from_elsewhere(pages):
+    foreign = {
+        f"{path.name}: {source}"
+        for path, page in pages.items()
+        for source in page.loads
+        if urlsplit(source).scheme in ("http", "https") or source.startswith("//")
+    }
+    assert not foreign, "\n".join(sorted(foreign))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_runs_without_script_error(site, tmp_path, name):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium or google-chrome on the path")
+    page = site / f"{name}.html"
+    flags = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run
+        --disable-background-networking --disable-component-update --disable-sync
+        --enable-logging=stderr --v=0 --virtual-time-budget=10000 --dump-dom"""
+    command = [browser, *flags.split(), f"--user-data-dir={tmp_path}", page.as_uri()]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    console = re.findall(r"CONSOLE[:(].*", result.stderr)
+    assert console, f"the browser did not open the page:\n{result.stderr[-2000:]}"
+    errors = [line for line in console if re.search(r"Uncaught|Failed to load|Error:", line)]
+    assert not errors, "\n".join(errors)
+    if 'class="math' in page.read_text(encoding="utf-8"):
+        assert "<mjx-container" in result.stdout, "the mathematics was not set"

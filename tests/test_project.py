@@ -1,0 +1,178 @@
+"""What holds the project together: its files, addresses, checks and the direction of imports."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ADDRESS = PROJECT["urls"]["Repository"]
+OWNER, NAME = ADDRESS.removeprefix("https://github.com/").split("/")
+
+LAYERS = {
+    "ops": 0,
+    "datasets": 0,
+    "transforms": 0,
+    "models": 1,
+    "reparam": 2,
+    "layouts": 2,
+    "weights": 2,
+    "training": 3,
+    "analysis": 3,
+    "benchmark": 3,
+    "export": 3,
+    "downstream": 3,
+    "cli": 4,
+}
+ASIDE = {"claims", "plots"}
+
+
+def files():
+    """Every file that is part of the project: tracked, or new and not ignored."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout, so there is no list of the project's files")
+    return [path for name in listing.stdout.split("\0") if name and (path := ROOT / name).exists()]
+
+
+def lines():
+    """Every line of text of the project, with its place."""
+    for path in files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        for number, line in enumerate(text.splitlines(), 1):
+            yield f"{path.relative_to(ROOT)}:{number}", line
+
+
+def check_schema(schema, *paths):
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *paths]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_workflows_follow_the_public_schema():
+    workflows = sorted((ROOT / ".github/workflows").glob("*.yml"))
+    assert {path.stem for path in workflows} >= {"ci", "pages", "weekly"}
+    check_schema("vendor.github-workflows", *workflows)
+    check_schema("custom.github-workflows-require-timeout", *workflows)
+
+
+def test_citation_follows_the_public_schema():
+    check_schema("vendor.citation-file-format", ROOT / "CITATION.cff")
+
+
+def test_every_mention_of_the_repository_has_the_one_address():
+    mention = re.compile(
+        r"github\.com/([\w.-]+)/(paperrepro|" + re.escape(NAME) + r")\b"
+        r"|colab\.research\.google\.com/github/([\w.-]+)/([\w.-]+)"
+        r"|([\w-]+)\.github\.io/(paperrepro|" + re.escape(NAME) + r")\b"
+        r"|git\+https://github\.com/([\w.-]+)/([\w.-]+?)(?=[\"'@\s\\]|$)"
+    )
+    wrong, found = [], 0
+    for place, line in lines():
+        for match in mention.finditer(line):
+            found += 1
+            if [part for part in match.groups() if part] != [OWNER, NAME]:
+                wrong.append(f"{place}: {match[0]}")
+    assert not wrong, f"not {ADDRESS}:\n" + "\n".join(wrong)
+    assert found >= 5
+
+
+def test_no_registry_and_no_machine_is_named():
+    hosts = ("pypi" + ".org", "python" + "hosted", "npm" + "js", "deb." + "debian")
+    folders = re.compile(r"(?<![\w.~/-])/(work|root|home/\w+)/|bash_" + "jobs")
+    wrong = [
+        f"{place}: {line.strip()[:120]}"
+        for place, line in lines()
+        if any(host in line for host in hosts) or folders.search(line)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_data_stays_small():
+    sizes = {path: path.stat().st_size for path in files() if ROOT / "data" in path.parents}
+    assert sum(sizes.values()) < 25e6
+    large = [str(path) for path, size in sizes.items() if size > 5e6]
+    assert not large, large
+
+
+def test_the_tools_the_owner_fixed_are_required():
+    extras = PROJECT["optional-dependencies"]
+    required = PROJECT["dependencies"] + sum(extras.values(), [])
+    names = {re.match(r"[\w-]+", requirement)[0] for requirement in required}
+    tools = "torch torchvision jupyter jupyter-book matplotlib captum coremltools nbval"
+    assert set(tools.split()) <= names
+    pinned = [requirement for requirement in required if "==" in requirement]
+    assert not pinned, "exact versions belong in constraints.txt"
+
+
+def test_constraints_pin_every_requirement():
+    def canonical(name):
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    text = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in text if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    pinned = {canonical(pin.split("==")[0]) for pin in pins}
+    required = PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), [])
+    assert {canonical(re.match(r"[\w-]+", name)[0]) for name in required} <= pinned
+
+
+def test_make_lists_its_targets():
+    listing = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    targets = set(re.findall(r"^make (\w+) ", listing.stdout, re.MULTILINE))
+    assert targets >= {"book", "html", "notebooks", "test", "lint", "clean", "help"}
+
+
+def test_a_comparison_without_assert_fails_the_style_check():
+    command = [sys.executable, "-m", "ruff", "check", "--stdin-filename", "tests/snippet.py", "-"]
+    snippet = "def test_shape():\n    x = 1\n    x == 2\n"
+    result = subprocess.run(command, cwd=ROOT, input=snippet, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "B015" in result.stdout
+
+
+def imports(path):
+    """The parts of the package that a module imports, by the name of their file or folder."""
+    package = list(path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            module = start + (node.module.split(".") if node.module else [])
+            names = [[*module, alias.name] for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name[0] == "paperrepro":
+                yield name[1] if len(name) > 1 and name[1] in LAYERS | dict.fromkeys(ASIDE) else ""
+
+
+def modules():
+    package = ROOT / "paperrepro"
+    return [p for p in package.rglob("*.py") if p != package / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_one_way(path):
+    part = path.relative_to(ROOT / "paperrepro").parts[0].removesuffix(".py")
+    if part.startswith("__"):
+        return
+    assert part in LAYERS or part in ASIDE, f"say in {Path(__file__).name} where {part} belongs"
+    for other in set(imports(path)) - {part}:
+        if part == "cli":
+            continue
+        assert other, f"{part} imports the whole package, which imports {part}"
+        if part in ASIDE:
+            assert other not in LAYERS, f"{part} stands aside but imports {other}"
+        elif other in LAYERS:
+            assert LAYERS[other] <= LAYERS[part], f"{part} imports {other}, which lies above it"
