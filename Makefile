@@ -49,5 +49,5 @@ $(READY): pyproject.toml constraints.txt
 		f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11")'
 	@echo "Setting up .venv: some minutes, and about 6 GB where PyTorch brings CUDA (Linux)."
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[$(EXTRAS)]"
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
 	@touch $@

@@ -1,4 +1,4 @@
-"""Jupyter Book adds thebe's scripts to every page, twice and unused; the second is a script error."""
+"""Jupyter Book adds thebe's scripts to every page, unused; and twice, which is a script error."""
 
 
 def drop(app, pagename, templatename, context, doctree):
