@@ -34,7 +34,8 @@ except ImportError:
 toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
 PAGES = [toc["root"], *(page["file"] for part in toc["parts"] for page in part["chapters"])]
 NOTEBOOKS = [page for page in PAGES if (BOOK / f"{page}.ipynb").exists()]
-CHAPTERS = [page for page in NOTEBOOKS if not page.startswith("solutions/")]
+SOLUTIONS = [page for page in NOTEBOOKS if page.startswith("solutions/")]
+CHAPTERS = [page for page in NOTEBOOKS if page not in (toc["root"], *SOLUTIONS)]
 
 # One worker builds the pages once for all of these tests.
 pytestmark = pytest.mark.xdist_group("book")
@@ -128,6 +129,21 @@ def test_cost_card_states_what_was_measured(name):
     assert name in costs, "run 'make notebooks'"
     for quantity in ("seconds", "peak_memory_gb"):
         assert card[quantity] == costs[name][quantity]
+
+
+def checks(name):
+    """The cells that check the exercises, by id."""
+    tagged = [c for c in code_cells(name) if "exercise-check" in c.metadata.get("tags", [])]
+    return {cell.id: cell for cell in tagged}
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_exercises_have_solutions_that_pass_the_same_checks(name):
+    asked, solved = checks(name), checks(f"solutions/{name}")
+    assert asked and asked.keys() == solved.keys()
+    for key, cell in asked.items():
+        assert solved[key].source == cell.source
+        assert "waiting" in cell.outputs[0].text and "correct" in solved[key].outputs[0].text
 
 
 class Page(HTMLParser):
