@@ -23,7 +23,11 @@ from pathlib import Path
 import nbformat
 import psutil
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import (
+    CellExecutionError,
+    CellTimeoutError,
+    DeadKernelError,
+)
 from tqdm import tqdm
 
 BOOK = Path(__file__).resolve().parent
@@ -68,7 +72,10 @@ async def execute(path, workers, bar):
             seconds = time.perf_counter() - start
             watch.cancel()
     tidy(notebook)
-    return notebook, {"seconds": ceil(seconds), "peak_memory_gb": f"{await watch:.1f}"}
+    return notebook, {
+        "seconds": ceil(seconds),
+        "peak_memory_gb": f"{await watch:.1f}",
+    }
 
 
 async def peak_memory(client):
@@ -79,13 +86,19 @@ async def peak_memory(client):
             with suppress(AttributeError, psutil.Error):
                 kernel = psutil.Process(client.km.provisioner.pid)
                 family = [kernel, *kernel.children(recursive=True)]
-                peak = max(peak, sum(process.memory_info().rss for process in family))
+                peak = max(
+                    peak, sum(process.memory_info().rss for process in family)
+                )
             await asyncio.sleep(0.1)
     return peak / 1e9
 
 
 def failure(path, notebook, error):
-    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    code = [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and cell.source.strip()
+    ]
     done = [cell for cell in code if cell.execution_count]
     cell = done[-1] if done else code[0]
     if isinstance(error, CellExecutionError):
@@ -130,7 +143,10 @@ def save_costs(costs):
         "processor": processor(),
         "date": date.today().isoformat(),
     }
-    rows |= {name: {"notebook": name, **cost, **provenance} for name, cost in costs.items()}
+    rows |= {
+        name: {"notebook": name, **cost, **provenance}
+        for name, cost in costs.items()
+    }
     current = [rows[name] for name in map(name_of, notebooks(BOOK)) if name in rows]
     COSTS.parent.mkdir(parents=True, exist_ok=True)
     with COSTS.open("w", newline="") as file:
@@ -146,7 +162,9 @@ def name_of(path):
 
 def processor():
     with suppress(OSError, AttributeError):
-        cpu = re.search(r"^model name\s*: (.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        cpu = re.search(
+            r"^model name\s*: (.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE
+        )
         return f"{cpu[1]}, {os.cpu_count()} cores"
     return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
@@ -167,20 +185,31 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="only these, say 'scorecard'")
-    parser.add_argument("--save", action="store_true", help="in place, with costs recorded")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="only these, say 'scorecard'"
+    )
+    parser.add_argument(
+        "--save", action="store_true", help="in place, with costs recorded"
+    )
     args = parser.parse_args()
 
     known = {name_of(path): path for path in notebooks(BOOK)}
     if unknown := set(args.names) - set(known):
-        parser.error(f"no notebook {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
+        parser.error(
+            f"no notebook {', '.join(sorted(unknown))}; there are: {', '.join(known)}"
+        )
     paths = [known[name] for name in args.names or known]
     if not args.save:
         shutil.rmtree(COPY, ignore_errors=True)
-        shutil.copytree(BOOK, COPY, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_*"))
+        shutil.copytree(
+            BOOK, COPY, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_*")
+        )
         paths = [COPY / path.relative_to(BOOK) for path in paths]
 
-    os.environ |= {"OMP_NUM_THREADS": "2" if args.save else "1", "PYTHONHASHSEED": "0"}
+    os.environ |= {
+        "OMP_NUM_THREADS": "2" if args.save else "1",
+        "PYTHONHASHSEED": "0",
+    }
     results = asyncio.run(execute_all(paths, workers=1 if args.save else 2))
 
     failures, costs = [], {}

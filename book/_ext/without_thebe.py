@@ -5,7 +5,8 @@ def drop(app, pagename, templatename, context, doctree):
     context["script_files"] = [
         script
         for script in context["script_files"]
-        if "thebe" not in f"{script.filename} {script.attributes.get('body')}".lower()
+        if "thebe"
+        not in f"{script.filename} {script.attributes.get('body')}".lower()
     ]
 
 
