@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
 from .benchmark.complexity import complexity
 from .benchmark.reproduce import (
@@ -91,7 +92,7 @@ def models(
     with exit_on_error(2):
         names = list_models(family)
     rows = []
-    for name in names:
+    for name in tqdm(names, desc="Counting", leave=False, disable=None):
         size = complexity(name)
         rows.append(
             {

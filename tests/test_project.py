@@ -176,3 +176,20 @@ def test_imports_run_one_way(path):
             assert other not in LAYERS, f"{part} stands aside but imports {other}"
         elif other in LAYERS:
             assert LAYERS[other] <= LAYERS[part], f"{part} imports {other}, which lies above it"
+
+
+def test_readmes_table_is_what_the_networks_have():
+    from paperrepro.benchmark.complexity import complexity
+    from paperrepro.weights import RELEASED
+
+    table = re.findall(r"^\| (\w+_\w+) \| ([\d,. |]+) \|$", (ROOT / "README.md").read_text(), re.M)
+    assert [name for name, _ in table] == list(RELEASED)
+    for name, row in table:
+        size = complexity(name)
+        counts = (size.params, size.params_fused, size.macs, size.macs_fused)
+        assert row == " | ".join([*(f"{n:,}" for n in counts), str(RELEASED[name].top1)])
+
+
+def test_readmes_example_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    exec(example, {})
