@@ -249,17 +249,20 @@ def load_model(path: str | os.PathLike) -> Backbone:
     """
     path = Path(path)
     state, metadata = read_checkpoint(path)
-    if "paperrepro" not in metadata:
+    saved = saved_network(metadata, path)
+    if saved is None:
         raise WeightsError(
             f"{path} does not say which network it holds, because save_model did not write it; "
             "name the network: create_model(name, weights=path)"
         )
-    model = build_model(
-        metadata["paperrepro"],
-        num_classes=int(metadata["num_classes"]),
-        **json.loads(metadata["config"]),
-    )
-    return fit(model, state, metadata, path)
+    try:
+        model = build_model(saved.name, num_classes=saved.num_classes, **saved.config)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path} was saved as {saved.name} with {saved.config}, which this version of "
+            f"paperrepro cannot build: {error}"
+        ) from error
+    return fit(model, state, saved, path)
 
 
 def load_weights(model: Backbone, path: Path, *, trunk_only: bool = False) -> Backbone:
@@ -268,7 +271,35 @@ def load_weights(model: Backbone, path: Path, *, trunk_only: bool = False) -> Ba
     What comes back is another, re-parameterized network where the file holds such weights.
     """
     state, metadata = read_checkpoint(path)
-    return fit(model, state, metadata, path, trunk_only=trunk_only)
+    return fit(model, state, saved_network(metadata, path), path, trunk_only=trunk_only)
+
+
+@dataclass(frozen=True)
+class SavedNetwork:
+    """What `save_model` writes of a network beside its weights."""
+
+    name: str
+    num_classes: int
+    config: dict
+    reparameterized: bool
+
+
+def saved_network(metadata: dict[str, str], path: Path) -> SavedNetwork | None:
+    """The network that a file of `save_model` says it holds; None for another's file."""
+    if "paperrepro" not in metadata:
+        return None
+    try:
+        return SavedNetwork(
+            name=metadata["paperrepro"],
+            num_classes=int(metadata["num_classes"]),
+            config=dict(json.loads(metadata["config"])),
+            reparameterized=bool(json.loads(metadata["reparameterized"])),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path} has metadata that save_model does not write ({error!r}): {metadata}; save the "
+            "network again"
+        ) from error
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -336,21 +367,19 @@ def unwrap(content: object, path: Path) -> dict[str, Tensor]:
 def fit(
     model: Backbone,
     state: dict[str, Tensor],
-    metadata: dict[str, str],
+    saved: SavedNetwork | None,
     path: Path,
     *,
     trunk_only: bool = False,
 ) -> Backbone:
     """Puts the tensors into the network, strictly: every key, every shape."""
-    if "paperrepro" in metadata:
-        check_metadata(model, metadata, path, trunk_only)
-    candidates = [model]
-    if not model.reparameterized:
-        candidates.append(reparameterize(model))
-    if "reparameterized" in metadata:
-        candidates = candidates[json.loads(metadata["reparameterized"]) :][:1]
+    if saved:
+        check_saved(model, saved, path, trunk_only)
+        forms = [reparameterize(model) if saved.reparameterized else model]
+    else:
+        forms = published_forms(model)
     model, names = max(
-        ((each, table) for each in candidates for table in layouts(each).values()),
+        ((form, table) for form in forms for table in layouts(form).values()),
         key=lambda pair: overlap(pair[1].values(), state),
     )
     ours = {key: value.shape for key, value in model.state_dict().items()}
@@ -363,11 +392,7 @@ def fit(
     surplus = [key for key in state if key not in wanted]
     different = [key for key in wanted if key in state and wanted[key] != state[key].shape]
     if different and not missing and not surplus and heads.issuperset(different):
-        raise WeightsError(
-            f"{path} classifies {len(state[different[0]])} classes and the network "
-            f"{model.num_classes}: pass num_classes={len(state[different[0]])}, or trunk_only=True "
-            "to load everything but the classifier"
-        )
+        raise other_classes(path, len(state[different[0]]), model.num_classes)
     if missing or surplus or different:
         raise WeightsError(mismatch(model, state, path, missing, surplus, different))
     ours_by_name = {name: key for key, name in names.items()}
@@ -377,25 +402,34 @@ def fit(
     return model
 
 
-def check_metadata(model: Backbone, metadata: dict[str, str], path: Path, trunk_only: bool) -> None:
+def published_forms(model: Backbone) -> list[Backbone]:
+    """The forms in which others publish the network: MobileOne also re-parameterized."""
+    if family_of(model.variant or "") == "mobileone":
+        return [model, reparameterize(model)]
+    return [model]
+
+
+def check_saved(model: Backbone, saved: SavedNetwork, path: Path, trunk_only: bool) -> None:
     """Refuses a file of `save_model` whose name, classes or configuration is not the network's."""
-    name, classes = metadata["paperrepro"], int(metadata["num_classes"])
-    if name != model.variant:
+    if saved.name != model.variant:
         raise WeightsError(
-            f"{path} holds {name}, not {model.variant}: create_model({name!r}, weights=...) or "
-            "load_model(path)"
+            f"{path} holds {saved.name}, not {model.variant}: create_model({saved.name!r}, "
+            "weights=...) or load_model(path)"
         )
-    if classes != model.num_classes and not trunk_only:
+    if saved.num_classes != model.num_classes and not trunk_only:
+        raise other_classes(path, saved.num_classes, model.num_classes)
+    if saved.config != json.loads(json.dumps(model.config)):
         raise WeightsError(
-            f"{path} classifies {classes} classes and the network {model.num_classes}: pass "
-            f"num_classes={classes}, or trunk_only=True to load everything but the classifier"
+            f"{path} was saved with the options {saved.config}, and the network has "
+            f"{model.config}; load_model(path) takes the options from the file"
         )
-    config = json.loads(metadata["config"])
-    if config != json.loads(json.dumps(model.config)):
-        raise WeightsError(
-            f"{path} was saved with the options {config}, and the network has {model.config}; "
-            "load_model(path) takes the options from the file"
-        )
+
+
+def other_classes(path: Path, theirs: int, ours: int) -> WeightsError:
+    return WeightsError(
+        f"{path} classifies {theirs} classes and the network {ours}: pass num_classes={theirs}, or "
+        "trunk_only=True to load everything but the classifier"
+    )
 
 
 def mismatch(
@@ -427,12 +461,10 @@ def recognise(state: dict[str, Tensor]) -> str | None:
     best, best_name = 0.5, None
     for name in list_models():
         with torch.device("meta"):
-            forms = [build_model(name)]
-            if family_of(name) == "mobileone":  # the only one released in this form too
-                forms.append(reparameterize(forms[0]))
-        for model in forms:
-            ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-            for table in layouts(model).values():
+            forms = published_forms(build_model(name))
+        for form in forms:
+            ours = {key: tuple(value.shape) for key, value in form.state_dict().items()}
+            for table in layouts(form).values():
                 score = overlap([(table[key], shape) for key, shape in ours.items()], shapes)
                 if score > best:
                     best, best_name = score, name

@@ -219,6 +219,17 @@ def test_stochastic_depth_has_the_released_rates():
         assert round(max(drop_rates(name)), 4) == largest
 
 
+def test_local_blocks_of_a_stage_share_the_rate_that_its_first_mixer_has():
+    step = 0.1 / 17  # MobileViGv2-Ti has 18 blocks
+    counts = {1: 2, 2: 6 + 2, 3: 2, 4: 2 + 2, 5: 2}  # stages 3 and 4: local blocks, mixer, FFN
+    expected = [step * i for i, count in counts.items() for _ in range(count)]
+    assert drop_rates("mobilevigv2_ti") == pytest.approx(expected)
+    # RapidNet's first dilated block comes in stage 3, so that only stage 4 has local rates.
+    step = 0.1 / 15
+    expected = [step * i for i, count in {1: 2, 2: 2 + 2, 3: 2}.items() for _ in range(count)]
+    assert drop_rates("rapidnet_ti") == pytest.approx(expected)
+
+
 def test_initialisation_is_the_released_one():
     fasternet = build_model("fasternet_t0")
     assert fasternet.head.conv.weight.std().item() == pytest.approx(0.02, rel=0.02)

@@ -246,6 +246,24 @@ def test_a_file_without_a_name_cannot_be_load_models(trained, tmp_path):
         paperrepro.save_model(torch.nn.Linear(1, 1), tmp_path / "y.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"config": "{"}, "metadata that save_model does not write"),
+        ({"num_classes": "many"}, "metadata that save_model does not write"),
+        ({"paperrepro": "resnet"}, "cannot build: unknown network 'resnet'"),
+        ({"config": '{"colour": 3}'}, "cannot build: .*no option 'colour'"),
+    ],
+)
+def test_odd_metadata_is_named(changed, message, trained, tmp_path):
+    state = trained["fasternet_t0"].state_dict()
+    metadata = {"paperrepro": "fasternet_t0", "num_classes": "1000", "config": "{}"}
+    metadata |= {"reparameterized": "false"} | changed
+    safetensors.torch.save_file(state, tmp_path / "odd.safetensors", metadata)
+    with pytest.raises(WeightsError, match=f"odd.safetensors .*{message}"):
+        paperrepro.load_model(tmp_path / "odd.safetensors")
+
+
 def test_a_failed_save_leaves_the_old_file(trained, tmp_path, monkeypatch):
     path = tmp_path / "own.safetensors"
     paperrepro.save_model(trained["fasternet_t0"], path)

@@ -6,7 +6,7 @@ is needed to write the five papers down, and `paperrepro.reparameterize` has to 
 these three.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
 
@@ -298,9 +298,7 @@ def feed_forward(
     )
 
 
-def two_layer_head(
-    channels: int, hidden: int, num_classes: int, *, distilled: bool = True
-) -> Chain:
+def two_layer_head(channels: int, hidden: int, num_classes: int, *, distilled: bool) -> Chain:
     """Pooling, a 1x1 convolution to `hidden` channels with BN and GELU, then the classifier(s)."""
     return Chain(
         pool=nn.AdaptiveAvgPool2d(1),
@@ -312,10 +310,11 @@ def two_layer_head(
     )
 
 
-def shared_drop_rates(
-    local: Sequence[int], mixers: Sequence[int], rate: float
-) -> list[tuple[float, list[float]]]:
-    """Per stage, the rate of its local blocks and the rates of its mixer blocks.
+StageRates = list[tuple[list[float], list[float]]]
+
+
+def released_drop_rates(local: Sequence[int], mixers: Sequence[int], rate: float) -> StageRates:
+    """Per stage, the stochastic depth of its local blocks and of its mixer blocks.
 
     The released MobileViGv2 and RapidNet count through `linspace(0, rate, blocks)` in the mixer
     blocks only. So the local blocks of a stage share one rate, and no block reaches `rate`: the
@@ -323,10 +322,51 @@ def shared_drop_rates(
     """
     step = rate / max(sum(local) + sum(mixers) - 1, 1)
     rates, index = [], 0
-    for count in mixers:
-        rates.append((step * index, [step * (index + i) for i in range(count)]))
-        index += count
+    for locals_here, mixers_here in zip(local, mixers, strict=True):
+        mixer_rates = [step * (index + i) for i in range(mixers_here)]
+        rates.append(([step * index] * locals_here, mixer_rates))
+        index += mixers_here
     return rates
+
+
+class LocalGlobalNet(Backbone):
+    """The frame of the three: in each stage inverted residuals, then blocks that mix further away.
+
+    Args:
+        channels: the channels of the four stages.
+        rates: per stage, the stochastic depth of each local and of each mixer block.
+        mixer_block: makes the mixer block of a stage, given its index, its channels and a rate.
+        embed_dim: the hidden channels of the classifier.
+        distilled: two classifiers, whose mean is the answer, or one.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        rates: StageRates,
+        mixer_block: Callable[[int, int, float], nn.Module],
+        embed_dim: int,
+        distilled: bool,
+        num_classes: int,
+    ) -> None:
+        stages = []
+        for i, (width, (local, mixers)) in enumerate(zip(channels, rates, strict=True)):
+            blocks = [inverted_residual(width, rate) for rate in local]
+            blocks += [mixer_block(i, width, rate) for rate in mixers]
+            stages.append(
+                Chain(
+                    downsample=downsample(channels[i - 1], width) if i else None,
+                    blocks=nn.Sequential(*blocks),
+                )
+            )
+        super().__init__(
+            conv_stem(channels[0]),
+            stages,
+            two_layer_head(channels[-1], embed_dim, num_classes, distilled=distilled),
+            stage_channels=channels,
+            num_classes=num_classes,
+        )
+        self.apply(init_kaiming)
 
 
 def init_kaiming(module: nn.Module) -> None:

@@ -16,22 +16,16 @@ Where the released code differs from the papers we follow the code, so that its 
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from .layers import (
-    Backbone,
     Chain,
     ConvNorm,
+    LocalGlobalNet,
     MaxRelative,
     Residual,
     conditional_position_encoding,
-    conv_stem,
-    downsample,
     drop_path,
     feed_forward,
-    init_kaiming,
-    inverted_residual,
-    two_layer_head,
 )
 from .registry import register
 
@@ -57,7 +51,7 @@ def grapher(channels: int, graph: str, distance: int, cpe: bool, rate: float) ->
     )
 
 
-class MobileViG(Backbone):
+class MobileViG(LocalGlobalNet):
     """MobileViG, and the variants of MobileViGv2's Table 3.
 
     Args:
@@ -86,28 +80,17 @@ class MobileViG(Backbone):
         distilled: bool = True,
         num_classes: int = 1000,
     ) -> None:
+        def graph_block(stage: int, width: int, rate: float) -> Chain:
+            mixer = grapher(width, graph, distance, cpe, rate)
+            return Chain(mixer=mixer, ffn=feed_forward(width, rate, scale=False))
+
         count = sum(local) + sum(graphs)
-        rates = iter(torch.linspace(0, drop_path_rate, count, device="cpu").tolist())
-        stages = []
-        for i, width in enumerate(channels):
-            blocks: list[nn.Module] = [
-                inverted_residual(width, next(rates)) for _ in range(local[i])
-            ]
-            for _ in range(graphs[i]):
-                rate = next(rates)
-                mixer = grapher(width, graph, distance, cpe, rate)
-                ffn = feed_forward(width, rate, scale=False)
-                blocks.append(Chain(mixer=mixer, ffn=ffn))
-            stages.append(
-                Chain(
-                    downsample=downsample(channels[i - 1], width) if i else None,
-                    blocks=nn.Sequential(*blocks),
-                )
-            )
-        head = two_layer_head(channels[-1], embed_dim, num_classes, distilled=distilled)
-        stem = conv_stem(channels[0])
-        super().__init__(stem, stages, head, stage_channels=channels, num_classes=num_classes)
-        self.apply(init_kaiming)
+        rising = iter(torch.linspace(0, drop_path_rate, count, device="cpu").tolist())
+        rates = [
+            ([next(rising) for _ in range(locals_here)], [next(rising) for _ in range(graphs_here)])
+            for locals_here, graphs_here in zip(local, graphs, strict=True)
+        ]
+        super().__init__(channels, rates, graph_block, embed_dim, distilled, num_classes)
 
 
 @register(MobileViG)

@@ -10,30 +10,23 @@ load:
   CPE, and the graph convolution 2C to C with BatchNorm and GELU.
 - Connections wrap around the border. On a map smaller than K they join each pixel to itself.
 - Every residual branch ends in a layer scale, which the paper does not mention.
-- The drop rate of 0.1 is never reached (see `shared_drop_rates`).
+- The drop rate of 0.1 is never reached (see `released_drop_rates`).
 - The paper's parameters come from a counter of convolutions only: Ti has 5.70 M, not 5.6 M.
 """
 
 from collections.abc import Sequence
 
-from torch import nn
-
 from .layers import (
-    Backbone,
     Chain,
     ConvNorm,
     LayerScale,
+    LocalGlobalNet,
     MaxRelative,
     Residual,
     conditional_position_encoding,
-    conv_stem,
-    downsample,
     drop_path,
     feed_forward,
-    init_kaiming,
-    inverted_residual,
-    shared_drop_rates,
-    two_layer_head,
+    released_drop_rates,
 )
 from .registry import register
 
@@ -60,7 +53,7 @@ def mobile_graph_conv(channels: int, graph: str, distance: int, cpe: bool, rate:
     )
 
 
-class MobileViGv2(Backbone):
+class MobileViGv2(LocalGlobalNet):
     """MobileViGv2 (Section 4.2, Fig. 2), and the variants of Table 3.
 
     Args:
@@ -71,7 +64,7 @@ class MobileViGv2(Backbone):
         graph: "mgc", "svga", or "fc" for a fully connected layer in the graph's place.
         distances: K, the distance of the connections in each stage.
         cpe: conditional position encodings before the graph.
-        drop_path_rate: the nominal stochastic depth (see `shared_drop_rates`).
+        drop_path_rate: the nominal stochastic depth (see `released_drop_rates`).
         distilled: two classifiers, whose mean is the answer, or one.
     """
 
@@ -88,25 +81,12 @@ class MobileViGv2(Backbone):
         distilled: bool = True,
         num_classes: int = 1000,
     ) -> None:
-        stages = []
-        rates = shared_drop_rates(local, graphs, drop_path_rate)
-        for i, (width, (local_rate, graph_rates)) in enumerate(zip(channels, rates, strict=True)):
-            blocks: list[nn.Module] = [
-                inverted_residual(width, local_rate) for _ in range(local[i])
-            ]
-            for rate in graph_rates:
-                mixer = mobile_graph_conv(width, graph, distances[i], cpe, rate)
-                blocks.append(Chain(mixer=mixer, ffn=feed_forward(width, rate)))
-            stages.append(
-                Chain(
-                    downsample=downsample(channels[i - 1], width) if i else None,
-                    blocks=nn.Sequential(*blocks),
-                )
-            )
-        head = two_layer_head(channels[-1], embed_dim, num_classes, distilled=distilled)
-        stem = conv_stem(channels[0])
-        super().__init__(stem, stages, head, stage_channels=channels, num_classes=num_classes)
-        self.apply(init_kaiming)
+        def graph_block(stage: int, width: int, rate: float) -> Chain:
+            mixer = mobile_graph_conv(width, graph, distances[stage], cpe, rate)
+            return Chain(mixer=mixer, ffn=feed_forward(width, rate))
+
+        rates = released_drop_rates(local, graphs, drop_path_rate)
+        super().__init__(channels, rates, graph_block, embed_dim, distilled, num_classes)
 
 
 @register(MobileViGv2)

@@ -12,7 +12,7 @@ Where the released code differs from the paper we follow the code, so that its w
 - The dilated convolutions are dense, with a bias, and every residual branch ends in a layer scale.
 - The hidden width of the classifier (512, 512, 512, 768) is not in the paper; the paper's
   parameters count both classifiers of the distilled network, and are truncated (B has 30.56 M).
-- The drop rate of 0.1 is never reached (see `shared_drop_rates`).
+- The drop rate of 0.1 is never reached (see `released_drop_rates`).
 - Table 6's row with 5x5 kernels has 8.6 M parameters, which is one 5x5 branch; two make 10.6 M.
 """
 
@@ -22,23 +22,18 @@ from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
 from .layers import (
-    Backbone,
     Branches,
     Chain,
     ConvNorm,
     LayerScale,
+    LocalGlobalNet,
     MaxRelative,
     Residual,
     choose,
     conditional_position_encoding,
-    conv_stem,
-    downsample,
     drop_path,
     feed_forward,
-    init_kaiming,
-    inverted_residual,
-    shared_drop_rates,
-    two_layer_head,
+    released_drop_rates,
 )
 from .registry import register
 
@@ -102,7 +97,7 @@ MIXERS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-class RapidNet(Backbone):
+class RapidNet(LocalGlobalNet):
     """RapidNet (Section 3.4, Table 1), and the variants of Tables 4 to 6.
 
     Args:
@@ -115,7 +110,7 @@ class RapidNet(Backbone):
         dilations, kernels: of the two branches of MLDC; (5, 5) are Table 6's larger kernels.
         cpe: the 7x7 depthwise convolution with its skip before the mixer (Eq. 4).
         lk_ffn: the 7x7 depthwise convolution in the FFN (Eq. 7).
-        drop_path_rate: the nominal stochastic depth (see `shared_drop_rates`).
+        drop_path_rate: the nominal stochastic depth (see `released_drop_rates`).
         distilled: two classifiers, whose mean is the answer, or one.
     """
 
@@ -136,7 +131,7 @@ class RapidNet(Backbone):
     ) -> None:
         make_mixer = choose("mixer", MIXERS, mixer)
 
-        def dilated_conv_block(width: int, rate: float) -> Chain:
+        def dilated_conv_block(stage: int, width: int, rate: float) -> Chain:
             mix = Residual(
                 cpe=conditional_position_encoding(width) if cpe else None,
                 fc1=ConvNorm(width, width, bias=True),
@@ -148,23 +143,8 @@ class RapidNet(Backbone):
             ffn = feed_forward(width, rate, depthwise_kernel=7 if lk_ffn else None)
             return Chain(mixer=mix, ffn=ffn)
 
-        stages = []
-        rates = shared_drop_rates(local, dilated, drop_path_rate)
-        for i, (width, (local_rate, dilated_rates)) in enumerate(zip(channels, rates, strict=True)):
-            blocks: list[nn.Module] = [
-                inverted_residual(width, local_rate) for _ in range(local[i])
-            ]
-            blocks += [dilated_conv_block(width, rate) for rate in dilated_rates]
-            stages.append(
-                Chain(
-                    downsample=downsample(channels[i - 1], width) if i else None,
-                    blocks=nn.Sequential(*blocks),
-                )
-            )
-        head = two_layer_head(channels[-1], embed_dim, num_classes, distilled=distilled)
-        stem = conv_stem(channels[0])
-        super().__init__(stem, stages, head, stage_channels=channels, num_classes=num_classes)
-        self.apply(init_kaiming)
+        rates = released_drop_rates(local, dilated, drop_path_rate)
+        super().__init__(channels, rates, dilated_conv_block, embed_dim, distilled, num_classes)
 
 
 @register(RapidNet)
