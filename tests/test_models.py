@@ -309,6 +309,12 @@ def test_ablations_run_and_have_the_parameters_of_algebra(name, config, added):
     assert model.eval()(images).shape == (2, 1000)
 
 
+def test_macs_of_a_deformable_convolution_are_those_of_its_taps():
+    offsets = sum(18 * 9 * c * side**2 for c, side in zip(RAPID, (14, 14, 7, 7), strict=True))
+    deformable = build_model("rapidnet_ti", mixer="deformable")
+    assert count_macs(deformable) == complexity("rapidnet_ti").macs + offsets
+
+
 @pytest.mark.parametrize("graph", ["svga", "mgc", "fc"])
 def test_the_graph_of_an_ablation_changes_the_function(graph):
     torch.manual_seed(0)

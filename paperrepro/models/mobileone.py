@@ -6,7 +6,8 @@ is a sum of parallel branches (Fig. 3): k convolutions, a 1x1 "scale" convolutio
 
 Where the released code differs from the paper we follow the code, so that its weights load:
 - The stem is min(64, 64 alpha) wide. Table 2 says 64 alpha, which is 96 to 192 for S1 to S4. The
-  parameters round the same either way; the paper's own MACs agree with the narrow stem only.
+  parameters of S1 to S3 round the same either way; the paper's own MACs agree with the narrow stem
+  only.
 - S0's stem has one convolution branch; Table 2 gives it k = 4.
 - Table 2's stages 4 and 5 are one stage of ten blocks. The SE of S4 ("SE-ReLU") stands in both
   halves, depthwise and pointwise, of the last five and of the final block.
