@@ -50,11 +50,15 @@ def use_style():
 def points(ax, x, y, family, *, paper=False, **settings):
     """Mark points in the family's colour: the paper's numbers hollow, ours filled."""
     color = FAMILY_COLORS.get(family, OTHER_COLOR)
-    face = "white" if paper else color
-    defaults = {"linestyle": "none", "marker": "o", "markeredgewidth": 1.6}
-    return ax.plot(
-        x, y, color=color, markerfacecolor=face, markeredgecolor=color, **(defaults | settings)
-    )
+    defaults = {
+        "color": color,
+        "markerfacecolor": "white" if paper else color,
+        "markeredgecolor": color,
+        "markeredgewidth": 1.6,
+        "marker": "o",
+        "linestyle": "none",
+    }
+    return ax.plot(x, y, **(defaults | settings))
 
 
 def show(fig, alt):
