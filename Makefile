@@ -25,8 +25,8 @@ notebooks: $(READY)  ## Run every chapter and save its outputs and costs in plac
 
 test: lint  ## Check style, run the tests, then every notebook against its outputs
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
-	OMP_NUM_THREADS=2 PYTHONHASHSEED=0 $(BIN)/pytest --nbval-lax --nbval-current-env \
-		--nbval-cell-timeout=600 book
+	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/pytest -n 2 --dist loadscope \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout=600 book
 
 lint: $(READY)  ## Check style only
 	$(BIN)/ruff check .
