@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/installed.stamp
-EXTRAS := book,site,export,test
+EXTRAS := book,site,export,runtimes,test
 SITE := $(BIN)/jupyter-book build -W -n --keep-going --path-output build
 RENDERED = @echo "The book is at file://$(CURDIR)/build/_build/html/index.html"
 

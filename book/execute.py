@@ -7,6 +7,7 @@ that the costs and timings that are kept were measured undisturbed.
 
 import argparse
 import asyncio
+import base64
 import csv
 import os
 import platform
@@ -21,6 +22,7 @@ from math import ceil
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import psutil
 from nbclient import NotebookClient
 from nbclient.exceptions import (
@@ -33,6 +35,9 @@ from tqdm import tqdm
 BOOK = Path(__file__).resolve().parent
 COPY = BOOK.parent / "build" / "book"
 COSTS = BOOK.parent / "data" / "results" / "chapter_costs.csv"
+PICTURE = BOOK / "_static" / "networks.png"
+COST = ("seconds", "peak_memory_gb", "cpu_seconds")
+MARGIN = {"cpu_seconds": 5, "peak_memory_gb": 0.1}
 CARD = re.compile(r"^\d+ s on two CPU cores · \d+\.\d GB of memory", re.MULTILINE)
 
 
@@ -62,7 +67,7 @@ async def execute(path, workers, bar):
         on_cell_executed=advance,
     )
     async with workers:
-        watch = asyncio.create_task(peak_memory(client))
+        watch = asyncio.create_task(usage(client))
         start = time.perf_counter()
         try:
             await client.async_execute()
@@ -72,25 +77,63 @@ async def execute(path, workers, bar):
             seconds = time.perf_counter() - start
             watch.cancel()
     tidy(notebook)
+    peak, cpu = await watch
     return notebook, {
         "seconds": ceil(seconds),
-        "peak_memory_gb": f"{await watch:.1f}",
+        "peak_memory_gb": f"{peak:.1f}",
+        "cpu_seconds": ceil(cpu),
     }
 
 
-async def peak_memory(client):
-    """Sample the memory of the kernel and its children until cancelled; return the peak in GB."""
-    peak = 0
+async def usage(client):
+    """Sample the kernel and its children until cancelled; return peak memory in GB, CPU seconds."""
+    peak, cpu = 0.0, 0.0
     with suppress(asyncio.CancelledError):
         while True:
             with suppress(AttributeError, psutil.Error):
-                kernel = psutil.Process(client.km.provisioner.pid)
-                family = [kernel, *kernel.children(recursive=True)]
-                peak = max(
-                    peak, sum(process.memory_info().rss for process in family)
-                )
+                memory, cpu = used(client.km.provisioner.pid)
+                peak = max(peak, memory)
             await asyncio.sleep(0.1)
-    return peak / 1e9
+    return peak, cpu
+
+
+def used(pid):
+    """The memory in GB of a process and its children now, and its CPU seconds so far."""
+    process = psutil.Process(pid)
+    family = [process, *process.children(recursive=True)]
+    return sum(p.memory_info().rss for p in family) / 1e9, sum(
+        process.cpu_times()[:4]
+    )
+
+
+def reference_seconds():
+    """CPU seconds of a fixed computation, half of it Python and half a matrix product."""
+    matrix = np.ones((2048, 2048), np.float32)
+    times = []
+    for _ in range(5):
+        start = time.process_time()
+        sum(n % 7 for n in range(3_000_000))
+        matrix @ matrix
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def excess(memory, cpu, reference, card):
+    """What a notebook costs beyond half as much again as its row of COSTS; None where it does not.
+
+    Seconds of CPU are compared, each over those of the reference computation on the same machine:
+    they change little with the number of threads, with other processes and with the machine, as
+    seconds on the clock do. Below MARGIN a second or a megabyte is noise.
+    """
+    scale = reference / float(card["reference_seconds"])
+    seconds = 1.5 * float(card["cpu_seconds"]) * scale + MARGIN["cpu_seconds"]
+    peak = 1.5 * float(card["peak_memory_gb"]) + MARGIN["peak_memory_gb"]
+    if cpu > seconds:
+        return (
+            f"{cpu:.0f} CPU seconds, and {seconds:.0f} are allowed on this machine"
+        )
+    if memory > peak:
+        return f"{memory:.1f} GB of memory, and {peak:.1f} GB are allowed"
 
 
 def failure(path, notebook, error):
@@ -131,12 +174,19 @@ def write_card(notebook, cost):
     first.source = CARD.sub(card, first.source)
 
 
+def save_picture(notebook):
+    """Write the chart of the home page, which README shows too."""
+    images = re.findall(r'data:image/png;base64,([^"]+)', str(notebook))
+    PICTURE.write_bytes(base64.b64decode(images[0]))
+
+
 def save_costs(costs):
     rows = {}
     if COSTS.exists():
         with COSTS.open(newline="") as file:
             rows = {row["notebook"]: row for row in csv.DictReader(file)}
     provenance = {
+        "reference_seconds": f"{reference_seconds():.3f}",
         "command": "python book/execute.py --save",
         "python": platform.python_version(),
         "torch": version("torch"),
@@ -150,7 +200,7 @@ def save_costs(costs):
     current = [rows[name] for name in map(name_of, notebooks(BOOK)) if name in rows]
     COSTS.parent.mkdir(parents=True, exist_ok=True)
     with COSTS.open("w", newline="") as file:
-        fields = ["notebook", "seconds", "peak_memory_gb", *provenance]
+        fields = ["notebook", *COST, *provenance]
         writer = csv.DictWriter(file, fields, lineterminator="\n")
         writer.writeheader()
         writer.writerows(current)
@@ -222,6 +272,8 @@ def main():
         if args.save:
             costs[name] = cost
             write_card(notebook, cost)
+            if name == "intro":
+                save_picture(notebook)
         nbformat.write(notebook, path)
     if args.save:
         save_costs(costs)

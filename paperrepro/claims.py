@@ -8,7 +8,7 @@ command line and the tests all read this table, so that no number is written dow
     >>> claims = load_claims(paper="fasternet", mode="exact")
     >>> claims[["subject", "quantity", "unit", "paper_value", "ours", "verdict"]]
 
-This module imports nothing else of the package: it reads and checks. Our values are computed by
+This module reads and checks. Our values are computed by
 ``paperrepro.benchmark.reproduce`` and written by ``paperrepro claims --update``.
 """
 
@@ -24,12 +24,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from .folders import data_folder
+
 COLUMNS = {
     "id": "stable name of the claim: paper, table, subject, quantity",
     "paper": "the paper that makes the claim",
     "item": "where in the paper, such as 'Table 3'",
     "subject": "the row of the table, in the paper's spelling",
-    "model": "our network of that name, or a pattern such as 'fasternet_*' for every variant",
+    "model": "our network of that name, or a pattern such as 'fasternet_*' for every variant; "
+    "empty for operators and for others' networks",
     "config": "options of create_model as a JSON object, for an ablation; empty for the defaults",
     "size": "side of the square input in pixels; empty where the claim has none",
     "quantity": "what is claimed, a key of QUANTITIES",
@@ -57,7 +60,7 @@ MODES = {
 VERDICTS = {
     "agrees": "our value is within the tolerance",
     "differs": "our value is outside the tolerance; the row says why",
-    "not reproduced": "a claim about one of our networks that was not rerun",
+    "not reproduced": "no value of ours to compare; the row says what one would need",
     "quoted": "the paper's data, with nothing of ours to compare",
 }
 
@@ -79,11 +82,18 @@ QUANTITIES = {
     "params": Quantity("parameters, by the paper's own counting rule", ("M",)),
     "macs": Quantity("multiply-adds for one image", ("M", "G")),
     "top1": Quantity("ImageNet-1K top-1 accuracy", ("%",)),
-    "miou": Quantity("ADE20K mean intersection over union, single scale", ("%",)),
+    "miou": Quantity("mean intersection over union; the subject names the data", ("%",)),
+    "error": Quantity("mean squared error on the test set"),
+    "correlation": Quantity("Spearman rank correlation of latency with a count"),
+    "p_value": Quantity("probability of so large a correlation where there is none"),
     "latency_cpu": Quantity("time for one image on a desktop CPU", ("ms",)),
     "latency_arm": Quantity("time for one image on an ARM board", ("ms",)),
     "latency_phone": Quantity("time for one image on an iPhone", ("ms",)),
+    "latency_gpu": Quantity("time for one batch on a GPU", ("ms",)),
     "throughput_gpu": Quantity("images per second on a GPU", ("images/s",)),
+    "flops_cpu": Quantity("multiply-adds per second on a desktop CPU", ("G/s",)),
+    "flops_arm": Quantity("multiply-adds per second on an ARM board", ("G/s",)),
+    "flops_gpu": Quantity("multiply-adds per second on a GPU", ("G/s",)),
     "speedup": Quantity("how many times faster than another network", ("x",)),
     "throughput_gain": Quantity("how much more throughput than another network", ("%",)),
     "time_saved": Quantity("how much less time than another network", ("%",)),
@@ -113,18 +123,8 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 def claims_folder() -> Path:
-    """The folder of the claims: the installed copy, or ``data/claims`` of the checkout.
-
-    Raises FileNotFoundError, naming both places, where neither exists.
-    """
-    package = Path(__file__).resolve().parent
-    installed, checkout = package / "_data" / "claims", package.parent / "data" / "claims"
-    for folder in (installed, checkout):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(
-        f"no claims at {installed} or {checkout}; reinstall paperrepro, or pass folder="
-    )
+    """The folder of the claims, `data/claims`."""
+    return data_folder("claims")
 
 
 def verdict(claim: Mapping) -> str:

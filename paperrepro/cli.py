@@ -1,4 +1,4 @@
-"""The command line: `paperrepro models`, `paperrepro info NAME`, `paperrepro claims`.
+"""The command line: `paperrepro models`, `info NAME`, `claims`, `benchmark`, `train` and the rest.
 
 Tables go to standard output, aligned and without colour, so that they can be piped; `--format`
 turns them into CSV, JSON or Markdown. A mistake is one line on standard error: exit code 2 for a
@@ -6,13 +6,8 @@ bad argument, 1 for anything that fails later.
 """
 
 import inspect
-import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from decimal import Decimal
-from enum import StrEnum
 from fnmatch import fnmatch
 from typing import Annotated
 
@@ -22,6 +17,7 @@ import typer
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from .benchmark.commands import app as benchmark_commands
 from .benchmark.complexity import complexity
 from .benchmark.reproduce import (
     COMPUTED,
@@ -31,7 +27,9 @@ from .benchmark.reproduce import (
     update_claims,
 )
 from .claims import MODES, PAPERS, QUANTITIES, VERDICTS, load_claims
+from .console import Format, FormatOption, aligned, exit_on_error, render
 from .models import Backbone, check_name, family_of, list_models
+from .training.commands import evaluate, recipe, train
 from .weights import RELEASED
 
 app = typer.Typer(
@@ -48,22 +46,14 @@ app = typer.Typer(
     paperrepro info replknet_31b      one network: stages, layers, configuration, claims
     paperrepro claims --paper replknet --verdict differs
                                       where our value is not the paper's, and by how much
+    paperrepro benchmark depthwise    speed, measured; see paperrepro benchmark --help
+    paperrepro train mobileone_s0 --data digits --recipe small --out runs/digits
+                                      train a network; evaluate and recipe go with it
     """,
 )
+app.add_typer(benchmark_commands, name="benchmark")
 
 CLAIM_COLUMNS = ["paper", "item", "subject", "quantity", "unit", "paper_value", "ours", "verdict"]
-
-
-class Format(StrEnum):
-    table = "table"
-    csv = "csv"
-    json = "json"
-    markdown = "markdown"
-
-
-FormatOption = Annotated[
-    Format, typer.Option("--format", help="How the table is written.", show_choices=True)
-]
 
 
 @app.command()
@@ -230,16 +220,6 @@ def claims(
     typer.echo(render(table, format))
 
 
-@contextmanager
-def exit_on_error(code: int) -> Iterator[None]:
-    """Turn a ValueError or OSError, whose message says what to do, into one line and an exit."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        typer.echo(f"paperrepro: {error}", err=True)
-        raise typer.Exit(code) from error
-
-
 def about(name: str, claims: pd.DataFrame) -> pd.Series:
     """Which claims are about the network of that name."""
     return claims["model"].map(lambda pattern: fnmatch(name, pattern)).astype(bool)
@@ -274,63 +254,8 @@ def stages(model: Backbone, size: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def render(table: pd.DataFrame, format: Format) -> str:
-    """The table as text; an empty one keeps its header."""
-    if format is Format.csv:
-        if "config" in table:
-            options = table["config"].map(lambda config: json.dumps(config) if config else "")
-            table = table.assign(config=options)
-        return table.to_csv(index=False, lineterminator="\n").removesuffix("\n")
-    if format is Format.json:
-        records = [{key: plain(value) for key, value in row.items()} for row in records_of(table)]
-        return json.dumps(records, indent=2, ensure_ascii=False)
-    cells = [list(table.columns)]
-    cells += [[text(value) for value in row.values()] for row in records_of(table)]
-    if format is Format.markdown:
-        cells = [[cell.replace("|", r"\|") for cell in row] for row in cells]
-        cells.insert(1, ["---"] * len(cells[0]))
-        return "\n".join(f"| {' | '.join(row)} |" for row in cells)
-    return aligned(cells)
-
-
-def records_of(table: pd.DataFrame) -> list[dict]:
-    return table.to_dict("records")
-
-
-def plain(value: object) -> object:
-    """A value that JSON can hold; None for a missing one."""
-    if isinstance(value, dict | str):
-        return value
-    if isinstance(value, Decimal):
-        return float(value)
-    return None if pd.isna(value) else value
-
-
-def text(value: object) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return "" if value is None or value is pd.NA else str(value)
-
-
-def aligned(rows: Iterable[Sequence[str]]) -> str:
-    """Rows of cells as columns two spaces apart; columns of numbers to the right."""
-    rows = list(rows)
-    columns = list(zip(*rows, strict=True))
-    lines = []
-    widths = [max(map(len, column)) for column in columns]
-    numeric = [all(is_numeric(cell) for cell in column[1:]) for column in columns]
-    for row in rows:
-        cells = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def is_numeric(cell: str) -> bool:
-    return not cell or cell.replace(",", "").replace(".", "", 1).isdigit()
-
+for command in (train, evaluate, recipe):
+    app.command()(command)
 
 if __name__ == "__main__":
     app()

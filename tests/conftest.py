@@ -1,5 +1,11 @@
 """Helpers that several tests share."""
 
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +16,21 @@ from paperrepro.models.layers import Branches, LayerScale
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The book, built as 'make html' builds it."""
+    output = tmp_path_factory.mktemp("site")
+    builder = shutil.which("jupyter-book", path=str(Path(sys.executable).parent))
+    if builder is None:
+        pytest.skip("jupyter-book is not installed in this environment")
+    book = Path(__file__).parents[1] / "book"
+    options = "-q -W -n --keep-going --path-output".split()
+    command = [builder, "build", *options, output, book]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, "\n".join(re.findall(r".*(?:WARNING|ERROR).*", result.stderr))
+    return output / "_build" / "html"
 
 
 @torch.no_grad()

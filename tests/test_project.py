@@ -29,7 +29,7 @@ LAYERS = {
     "downstream": 3,
     "cli": 4,
 }
-ASIDE = {"claims", "plots"}
+ASIDE = {"claims", "console", "folders", "plots", "results"}
 
 
 def files():

@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import StochasticDepth
 
+from ..ops import DepthwiseConv2d
+
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+LARGE_KERNEL = 5
 NORMS = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d}
 
 
@@ -72,12 +75,11 @@ class ConvNorm(Chain):
         act: str | None = None,
     ) -> None:
         super().__init__(
-            conv=nn.Conv2d(
+            conv=convolution(
                 in_channels,
                 out_channels,
                 kernel_size,
                 stride,
-                padding=dilation * (kernel_size - 1) // 2,
                 dilation=dilation,
                 groups=groups,
                 bias=bias,
@@ -85,6 +87,32 @@ class ConvNorm(Chain):
             norm=choose("norm", NORMS, norm)(out_channels),
             act=choose("act", ACTIVATIONS, act)() if act else None,
         )
+
+
+def convolution(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    *,
+    dilation: int = 1,
+    groups: int = 1,
+    bias: bool = True,
+) -> nn.Conv2d:
+    """A convolution padded by half its kernel; our depthwise one where that may be faster."""
+    depthwise = groups == in_channels == out_channels
+    if depthwise and kernel_size >= LARGE_KERNEL and stride == dilation == 1:
+        return DepthwiseConv2d(out_channels, kernel_size, bias=bias)
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        padding=dilation * (kernel_size - 1) // 2,
+        dilation=dilation,
+        groups=groups,
+        bias=bias,
+    )
 
 
 class LayerScale(nn.Module):
@@ -207,7 +235,7 @@ def downsample(in_channels: int, out_channels: int) -> ConvNorm:
 
 def conditional_position_encoding(channels: int, kernel_size: int = 7) -> Branches:
     """x + DW(x), the conditional position encoding in the re-parameterizable form of FastViT."""
-    conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+    conv = convolution(channels, channels, kernel_size, groups=channels)
     return Branches(identity=nn.Identity(), conv=conv)
 
 

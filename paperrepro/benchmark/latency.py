@@ -1,0 +1,123 @@
+"""The one protocol of every timing here.
+
+Two timings taken one after the other on a shared machine differ by 5 to 25 % for no reason. So the
+candidates of a comparison run interleaved: every round measures each of them once, in an order that
+changes from round to round, and the medians over the rounds are compared. The first candidate runs
+a second time under another name: the ratio of the two, which should be 1, says how far any other
+ratio may be trusted.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from timeit import Timer
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The seconds that one call took, one mean per round."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.seconds))
+
+    @property
+    def spread(self) -> float:
+        """The interquartile range over the median."""
+        low, high = np.percentile(self.seconds, (25, 75))
+        return float((high - low) / self.median)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Interleaved timings of several candidates.
+
+    Attributes:
+        timings: by the candidates' names.
+        null: the first candidate's second median over its first; 1 but for noise.
+    """
+
+    timings: dict[str, Timing]
+    null: float
+
+    def __getitem__(self, name: str) -> Timing:
+        return self.timings[name]
+
+    def speed_up(self, name: str, over: str) -> float:
+        """How many times faster a candidate is than another."""
+        return self[over].median / self[name].median
+
+
+def compare(
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 9,
+    min_seconds: float = 0.02,
+    threads: int = 1,
+    progress: str | None = None,
+) -> Comparison:
+    """Time functions without arguments against each other.
+
+    Args:
+        candidates: by name; what a function returns is thrown away. One that uses a GPU
+            has to wait for it itself.
+        rounds: how often each is measured.
+        min_seconds: how long one measurement lasts at least; a fast function is called as often as
+            that takes. A slow one is called once.
+        threads: of PyTorch, during the calls.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: where there is nothing to compare, or no round.
+    """
+    if not candidates or rounds < 1:
+        raise ValueError(f"{len(candidates)} candidates, {rounds} rounds: nothing to measure")
+    names = [*candidates, None]
+    timers = [Timer(function) for function in candidates.values()]
+    timers.append(timers[0])
+    seconds: list[list[float]] = [[] for _ in timers]
+    total = len(timers) * (rounds + 1)
+    with (
+        torch_threads(threads),
+        tqdm(total=total, desc=progress, leave=False, disable=progress is None) as bar,
+    ):
+        calls = []
+        for timer in timers:
+            timer.timeit(1)  # warms up: caches, memory, kernels that are compiled at the first call
+            calls.append(max(1, round(min_seconds / timer.timeit(1))))
+            bar.update()
+        for number in range(rounds):
+            for position in range(len(timers)):
+                index = (position + number) % len(timers)
+                seconds[index].append(timers[index].timeit(calls[index]) / calls[index])
+                bar.update()
+    timings = [Timing(tuple(each)) for each in seconds]
+    return Comparison(
+        {name: timing for name, timing in zip(names, timings, strict=True) if name is not None},
+        null=timings[-1].median / timings[0].median,
+    )
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """PyTorch with this many threads, and afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def all_threads() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

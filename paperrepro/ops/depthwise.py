@@ -1,0 +1,335 @@
+"""A depthwise convolution that stays fast when its kernel is large.
+
+RepLKNet's Table 1 says that PyTorch's depthwise convolution wastes large kernels, and measures a
+private GPU kernel that does not. On a CPU the waste is as great (`paperrepro benchmark depthwise`)
+and needs no compiled code to repair, only the choice of a better path:
+
+- `"nchw"`: PyTorch's convolution of a contiguous map. Up to K = 13 oneDNN has a depthwise kernel
+  for it; above, it falls back on one that is some twenty times slower.
+- `"channels_last"`: PyTorch's convolution of a map whose channels lie together.
+- `"fft"`: a product of spectra (`paperrepro.ops.spectral`), for which the kernel's spectrum is kept
+  from call to call as long as the kernel does not change.
+
+Backward, the gradient of the input is the same convolution with the flipped kernel, and takes the
+same paths; that of the kernel, for which PyTorch has only slow ones, is a product of spectra.
+"""
+
+import csv
+import math
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .spectral import Spectral
+
+METHODS = ("nchw", "channels_last", "fft")
+RULE = Path(__file__).with_name("depthwise_rule.csv")
+
+
+def depthwise_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, method: str = "auto"
+) -> Tensor:
+    """`conv2d(x, weight, bias, padding="same", groups=C)` on the fastest path (RepLKNet, Table 1).
+
+    The paths are for a CPU, in float32 and float64. Elsewhere, under autocast, and where
+    `torch.export`, `torch.compile`, `torch.jit.trace`, a `torch.func` transform or a counter of
+    operations looks on, `"auto"` is PyTorch's convolution itself. The result can be differentiated
+    twice, the second time through PyTorch's convolution.
+
+    Args:
+        x: maps, shape `(N, C, H, W)`, in either memory format; the output has the same.
+        weight: kernels, shape `(C, 1, K, K)`, K odd. The two sides may differ.
+        bias: shape `(C,)`.
+        method: one of `METHODS`; or `"auto"`, the fastest by the table `depthwise_rule.csv`, which
+            `python -m paperrepro.benchmark.depthwise --calibrate` measures.
+
+    Returns:
+        Shape `(N, C, H, W)`.
+
+    Raises:
+        ValueError: for an unknown method, an even kernel or shapes that do not match.
+    """
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        if method == "auto":
+            return F.conv2d(x, weight, bias, padding=margins(weight.shape), groups=weight.shape[0])
+    training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    bias_shape = None if bias is None else bias.shape
+    route = choose(
+        x.shape, x.stride(), weight.shape, bias_shape, x.dtype, x.device.type, training, method
+    )
+    if route.forward == "stock" or method == "auto" and is_observed():
+        return F.conv2d(x, weight, bias, padding=route.padding, groups=route.groups)
+    kernel = within_reach(weight, x)
+    if not training:
+        return convolve(x, kernel, bias, route.forward, owner=weight)
+    output = _Depthwise.apply(x, kernel, route)
+    return output if bias is None else output + bias[:, None, None]
+
+
+# torch.fx records a call of it as one node.
+torch.fx.wrap("depthwise_conv2d")
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A drop-in for `nn.Conv2d(channels, channels, K, padding="same", groups=channels)`.
+
+    Same parameters and state dict; the forward pass is `depthwise_conv2d`. A dilated kernel takes
+    PyTorch's path.
+
+    Args:
+        channels: C.
+        kernel_size: K, odd.
+        method: as in `depthwise_conv2d`.
+
+    Shape:
+        `(N, C, H, W)` to `(N, C, H, W)`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        *,
+        dilation: int = 1,
+        bias: bool = True,
+        method: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_method(method)
+        check_kernel((kernel_size, kernel_size))
+        super().__init__(
+            channels,
+            channels,
+            kernel_size,
+            padding=dilation * (kernel_size // 2),
+            dilation=dilation,
+            groups=channels,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+        )
+        self.method = method
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.dilation != (1, 1):
+            return super().forward(x)
+        return depthwise_conv2d(x, self.weight, self.bias, method=self.method)
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a convolution of certain shapes is computed.
+
+    Attributes:
+        forward: one of `METHODS`, for the output and the input's gradient; or "stock", PyTorch's
+            convolution with its own backward pass.
+        kernel_gradient: "fft", or "stock".
+        padding, groups: of the convolution.
+    """
+
+    forward: str
+    kernel_gradient: str
+    padding: tuple[int, int]
+    groups: int
+
+
+class _Depthwise(torch.autograd.Function):
+    """The convolution without bias, with a backward pass of the same speed."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, route: Route) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.route = route
+        return convolve(x, weight, None, route.forward)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        inputs = ctx.saved_tensors
+        x, weight = inputs
+        if torch.is_grad_enabled():  # this gradient will be differentiated in turn
+            output = F.conv2d(x, weight, padding=margins(weight.shape), groups=weight.shape[0])
+            needed = [each for each in inputs if each.requires_grad]
+            found = iter(torch.autograd.grad(output, needed, gradient, create_graph=True))
+            return *(next(found) if each.requires_grad else None for each in inputs), None
+        gradient = gradient.contiguous(memory_format=memory_format(x))
+        x_gradient = weight_gradient = None
+        if ctx.needs_input_grad[0]:
+            x_gradient = convolve(gradient, weight.flip(2, 3), None, ctx.route.forward)
+        if ctx.needs_input_grad[1]:
+            weight_gradient = gradient_of_kernel(x, gradient, weight, ctx.route.kernel_gradient)
+        return x_gradient, weight_gradient, None
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, method: str, *, owner: Tensor | None = None
+) -> Tensor:
+    """The convolution by one of `METHODS`, without a graph, in the memory format of `x`.
+
+    Args:
+        owner: the tensor to whose life the kernel's spectrum is tied; None keeps no spectrum.
+    """
+    own = memory_format(x)
+    if method == "fft":
+        x = x.contiguous(memory_format=own)
+        plan = plan_of(x.shape[2:], weight.shape[2:], own is torch.channels_last, x.dtype)
+        spectrum = plan.kernel_spectrum(weight) if owner is None else kept(plan, weight, owner)
+        output = plan.convolve(x, spectrum)
+        if bias is not None:
+            output.add_(bias[:, None, None])
+    else:
+        format = torch.channels_last if method == "channels_last" else torch.contiguous_format
+        if method == "nchw":
+            # A C x 1 x K x K kernel can lie in both formats, and PyTorch would follow its strides.
+            weight = weight.contiguous().flatten(1).view(weight.shape)
+        x = x.contiguous(memory_format=format)
+        output = F.conv2d(x, weight, bias, padding=margins(weight.shape), groups=weight.shape[0])
+    return output.contiguous(memory_format=own)
+
+
+def gradient_of_kernel(x: Tensor, gradient: Tensor, weight: Tensor, method: str) -> Tensor:
+    """The gradient of the kernel by "fft" or "stock", without a graph."""
+    if method == "stock":
+        return torch.nn.grad.conv2d_weight(
+            x, weight.shape, gradient, padding=margins(weight.shape), groups=len(weight)
+        )
+    own = memory_format(x)
+    plan = plan_of(x.shape[2:], weight.shape[2:], own is torch.channels_last, x.dtype)
+    return plan.weight_gradient(x.contiguous(memory_format=own), gradient)
+
+
+_spectra = WeakTensorKeyDictionary()
+
+
+def kept(plan: Spectral, weight: Tensor, owner: Tensor) -> Tensor:
+    """The kernel's spectrum, from the last call if shape and kernel are still the same.
+
+    The kernel is compared value by value: a version counter misses what is written through `.data`.
+    """
+    entry = _spectra.get(owner)
+    if entry is None or entry[0] is not plan or not torch.equal(entry[1], weight):
+        entry = _spectra[owner] = (plan, weight.detach().clone(), plan.kernel_spectrum(weight))
+    return entry[2]
+
+
+plan_of = lru_cache(maxsize=256)(Spectral)
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """Channels last where that is the only reading of the strides."""
+    last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def margins(kernel_shape: torch.Size) -> tuple[int, int]:
+    return kernel_shape[2] // 2, kernel_shape[3] // 2
+
+
+def within_reach(weight: Tensor, x: Tensor) -> Tensor:
+    """The kernel without the taps that meet nothing but padding on maps of this size."""
+    for dim in (2, 3):
+        surplus = weight.shape[dim] // 2 - (x.shape[dim] - 1)
+        if surplus > 0:
+            weight = weight.narrow(dim, surplus, weight.shape[dim] - 2 * surplus)
+    return weight
+
+
+def is_observed() -> bool:
+    """Whether someone looks on who should see PyTorch's convolution."""
+    return (
+        torch.is_autocast_enabled("cpu")
+        or torch._C._are_functorch_transforms_active()
+        or _get_current_dispatch_mode() is not None
+    )
+
+
+@lru_cache(maxsize=4096)
+def choose(
+    x_shape: torch.Size,
+    stride: tuple[int, ...],
+    weight_shape: torch.Size,
+    bias_shape: torch.Size | None,
+    dtype: torch.dtype,
+    device: str,
+    training: bool,
+    method: str,
+) -> Route:
+    """The route of a convolution; an error where there is none."""
+    check(x_shape, weight_shape, bias_shape, method)
+    batch, channels, height, width = x_shape
+    common = margins(weight_shape), channels
+    if method != "auto":
+        return Route(method, "fft" if method == "fft" else "stock", *common)
+    repaired = device == "cpu" and dtype in (torch.float32, torch.float64) and 0 not in x_shape
+    if not repaired:
+        return Route("stock", "stock", *common)
+    last = stride == (height * width * channels, 1, width * channels, channels)
+    format = "channels_last" if last and channels > 1 else "nchw"
+    side = math.sqrt(height * width)
+    kernel = math.sqrt(weight_shape[2] * weight_shape[3])
+    forward = lookup("training" if training else "inference", format, batch, side, kernel)
+    gradient = lookup("kernel gradient", format, batch, side, kernel)
+    contiguous = last or stride == (channels * height * width, height * width, width, 1)
+    if forward == format and contiguous and (gradient == "stock" or not training):
+        forward = "stock"
+    return Route(forward, gradient, *common)
+
+
+def lookup(purpose: str, format: str, batch: int, side: float, kernel: float) -> str:
+    """The entry of the rule whose batch, side and kernel are nearest, in this order, by ratio.
+
+    The purposes: "inference", with the kernel's spectrum at hand; "training", without it; and
+    "kernel gradient".
+    """
+    rows = [row for row in rule() if (row["purpose"], row["memory_format"]) == (purpose, format)]
+    row = min(rows, key=lambda row: (ratio(batch, row["batch"]), ratio(side, row["side"])))
+    return row[min((column for column in row if column.isdigit()), key=lambda k: ratio(kernel, k))]
+
+
+def ratio(a: float, b: str) -> float:
+    return abs(math.log(a / float(b)))
+
+
+@cache
+def rule() -> list[dict[str, str]]:
+    with RULE.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def check(
+    x_shape: torch.Size, weight_shape: torch.Size, bias_shape: torch.Size | None, method: str
+) -> None:
+    check_method(method)
+    if len(weight_shape) != 4 or weight_shape[1] != 1:
+        raise ValueError(
+            f"the weight has shape {tuple(weight_shape)}; a depthwise kernel has (C, 1, K, K), one "
+            "group per channel"
+        )
+    check_kernel(weight_shape[2:])
+    channels = weight_shape[0]
+    if len(x_shape) != 4 or x_shape[1] != channels:
+        raise ValueError(
+            f"the maps have shape {tuple(x_shape)}, and the kernels are {channels}: "
+            f"(N, {channels}, H, W) is needed"
+        )
+    if bias_shape is not None and bias_shape != weight_shape[:1]:
+        raise ValueError(f"the bias has shape {tuple(bias_shape)}; it needs ({channels},)")
+
+
+def check_method(method: str) -> None:
+    if method not in ("auto", *METHODS):
+        raise ValueError(f"unknown method {method!r}; use one of auto, {', '.join(METHODS)}")
+
+
+def check_kernel(kernel_size: tuple[int, ...]) -> None:
+    if any(side % 2 == 0 for side in kernel_size):
+        raise ValueError(
+            f"the kernel has {' x '.join(map(str, kernel_size))} taps; only an odd side has a "
+            "centre and keeps the map's size"
+        )

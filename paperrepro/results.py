@@ -1,0 +1,123 @@
+"""Measured results: tables in `data/results`, each with how, where and when it was measured.
+
+A result is a CSV file that opens with its provenance, one `# key: value` per line: the command, the
+date, the processor, the versions, and what else the measurement depends on. The chapters draw such
+files and name the command beside them; `pandas.read_csv(path, comment="#")` reads them without us.
+
+    >>> from paperrepro.results import load_result
+    >>> result = load_result("depthwise")
+    >>> result.provenance["command"]
+    'paperrepro benchmark depthwise'
+"""
+
+import os
+import platform
+import re
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torchvision
+
+from .folders import data_folder
+
+
+@dataclass(frozen=True)
+class Result:
+    """A measured table and its provenance."""
+
+    table: pd.DataFrame
+    provenance: dict[str, str]
+
+
+def save_result(path: str | Path, table: pd.DataFrame, *, command: str, **conditions) -> None:
+    """Write a table with its provenance; whole, or not at all.
+
+    Args:
+        path: the CSV file.
+        command: what measures the table again.
+        conditions: what else the numbers depend on, such as `threads=1`; one line of text each.
+
+    Raises:
+        OSError: naming the file, where it cannot be written.
+    """
+    path = Path(path)
+    provenance = {"command": command} | surroundings() | conditions
+    lines = [f"# {key}: {' '.join(str(value).split())}\n" for key, value in provenance.items()]
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    text = "".join(lines) + table.to_csv(index=False, lineterminator="\n")
+    check_writable(path.parent)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make a folder for results where it is missing; before a long measurement, not after it.
+
+    Raises:
+        OSError: naming the folder, where nothing can be written to it.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(path: str | Path, error: OSError) -> OSError:
+    reason = error.strerror or error
+    return OSError(f"cannot write results to {path}: {reason}; choose another place with --out")
+
+
+def load_result(name: str | Path) -> Result:
+    """A result by its name in `data/results`, or by the path of its file.
+
+    Raises:
+        FileNotFoundError: naming the results that there are.
+        ValueError: for a file without provenance.
+    """
+    path = Path(name)
+    if path.suffix != ".csv":
+        folder = data_folder("results")
+        path = folder / f"{name}.csv"
+        if not path.exists():
+            known = ", ".join(sorted(each.stem for each in folder.glob("*.csv")))
+            raise FileNotFoundError(f"no result {name!r} in {folder}; there are: {known}")
+    text = path.read_text(encoding="utf-8")
+    provenance = dict(re.findall(r"^# ([\w ]+): (.*)$", text, flags=re.MULTILINE))
+    if "command" not in provenance:
+        raise ValueError(f"{path} does not open with '# command: …': it is not a result of ours")
+    return Result(pd.read_csv(StringIO(text), comment="#"), provenance)
+
+
+def surroundings() -> dict[str, str]:
+    """The date, the machine and the versions."""
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "processor": processor(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+
+
+def processor() -> str:
+    """The processor's name, its number of cores and PyTorch's instruction set."""
+    try:
+        name = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[
+            1
+        ]
+    except (OSError, TypeError):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,275 @@
+"""`paperrepro train`, `paperrepro evaluate` and `paperrepro recipe`."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import torch
+import typer
+
+from ..console import Format, FormatOption, exit_on_error, render
+from ..datasets import NAMES, load_data
+from ..models import check_name
+from ..reparam import reparameterize
+from ..transforms import validation_transform
+from ..weights import RELEASED, WeightsError, create_model, load_model, read_checkpoint
+from .evaluation import evaluate as score_of
+from .evaluation import fused_difference
+from .recipe import REASONS, Recipe, changes, find_recipe, from_json, list_recipes, override
+from .trainer import Interrupted
+from .trainer import train as run_training
+
+NameArgument = Annotated[str, typer.Argument(help="A name that `paperrepro models` lists.")]
+DataOption = Annotated[
+    str, typer.Option(help=f"{', '.join(NAMES)}, or a folder of images.", metavar="NAME|FOLDER")
+]
+RootOption = Annotated[
+    Path, typer.Option(help="Where the named data lie, or are downloaded to.", metavar="FOLDER")
+]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch named data first.")]
+RecipeOption = Annotated[
+    str,
+    typer.Option(
+        help="A recipe that `paperrepro recipe NAME` lists, or a file of one.",
+        metavar="RECIPE|FILE",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Replace a field of the recipe; may be repeated.", metavar="FIELD=VALUE"
+    ),
+]
+WorkersOption = Annotated[int, typer.Option(help="Processes that prepare images.", min=0)]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu or cuda; a GPU where there is one.", metavar="DEVICE")
+]
+
+LARGEST_DIFFERENCE = 1e-3  # of the logits' standard deviation, between a network and its fused form
+
+
+def train(
+    name: NameArgument,
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="The folder of the run.", metavar="RUN")],
+    recipe: RecipeOption = "paper",
+    settings: SetOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in that folder, if there is one.")
+    ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Begin with these: 'released', or a file.", metavar="FILE"),
+    ] = None,
+    trunk_only: Annotated[
+        bool, typer.Option("--trunk-only", help="Take all but the classifier from --weights.")
+    ] = False,
+    root: RootOption = Path("data"),
+    download: DownloadOption = False,
+    workers: WorkersOption = 0,
+    device: DeviceOption = None,
+) -> None:
+    """Train a network by a recipe.
+
+    The folder RUN gets last.pt, log.csv, log.json, recipe.json and, at the end, model.safetensors.
+    A training that was stopped goes on with the same command and --resume. Under torchrun the same
+    command trains in many processes, on as many machines.
+
+    \b
+    Examples:
+      paperrepro train mobileone_s0 --data digits --recipe small --out runs/digits
+      paperrepro train fasternet_t0 --data shapes --recipe small --set size=64 --out runs/shapes
+      torchrun --nproc-per-node 8 -m paperrepro.cli train fasternet_s --data imagenet \\
+        --out runs/imagenet --workers 12 --resume
+    """
+    with exit_on_error(2):
+        chosen = choose_recipe(name, recipe, settings)
+    with exit_on_error(1), one_line():
+        splits = load_data(data, root=root, download=download, size=chosen.size)
+        try:
+            log = run_training(
+                chosen,
+                splits,
+                out,
+                resume=resume,
+                weights=weights,
+                trunk_only=trunk_only,
+                workers=workers,
+                device=device,
+            )
+        except Interrupted as stop:
+            typer.echo(f"paperrepro: {stop}", err=True)
+            raise typer.Exit(143) from stop
+    if int(os.environ.get("RANK", 0)) == 0:
+        last = log.iloc[-1]
+        typer.echo(
+            f"top-1 {last['top1']:.2f} %, top-5 {last['top5']:.2f} % on {len(splits.val)} images; "
+            f"{out / 'model.safetensors'}"
+        )
+
+
+def evaluate(
+    name: NameArgument,
+    weights: Annotated[
+        str,
+        typer.Option(help="'released', or a file of weights.", metavar="FILE"),
+    ],
+    data: DataOption,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the images; the recipe's, else the release's.", metavar="PIXELS"
+        ),
+    ] = None,
+    root: RootOption = Path("data"),
+    download: DownloadOption = False,
+    workers: WorkersOption = 0,
+    device: DeviceOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Evaluate weights: top-1, top-5, images per second, as trained and re-parameterized.
+
+    The images are prepared as the recipe beside the weights says (recipe.json of a run), or as the
+    released network was evaluated. The speed is the network's alone, in batches of 64.
+
+    \b
+    Examples:
+      paperrepro evaluate mobileone_s0 --weights runs/digits/model.safetensors --data digits
+      paperrepro evaluate fasternet_t0 --weights released --data imagenet
+    """
+    with exit_on_error(2):
+        check_name(name)
+    with exit_on_error(1), one_line():
+        release = RELEASED[name]
+        beside = Path(weights).with_name("recipe.json")
+        side, crop = release.size, release.crop
+        if weights != "released" and beside.exists():
+            trained = from_json(beside.read_text(encoding="utf-8"))
+            side, crop = trained.size, trained.test_crop
+        side = size or side
+        splits = load_data(data, root=root, download=download, size=side)
+        model = named_network(name, weights, len(splits.classes))
+        target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        transform = validation_transform(
+            side,
+            crop=crop,
+            interpolation=release.interpolation,
+            mean=release.mean,
+            std=release.std,
+        )
+        difference, equal = fused_difference(model, splits.val, transform)
+        networks = {"as trained": model, "re-parameterized": reparameterize(model)}
+        rows = []
+        for form, network in networks.items():
+            network = network.to(target, memory_format=torch.channels_last)
+            score = score_of(network, splits.val, transform, workers=workers, device=target)
+            rows.append(
+                {
+                    "network": form,
+                    "images": score.images,
+                    "top1": f"{score.top1:.2f}",
+                    "top5": f"{score.top5:.2f}",
+                    "images_per_second": f"{score.speed:.0f}",
+                }
+            )
+        typer.echo(render(pd.DataFrame(rows), format))
+        if difference > LARGEST_DIFFERENCE:
+            raise ValueError(
+                f"the re-parameterized network differs: its logits by {difference:.2g} standard "
+                f"deviations, its answers in {100 - equal:.1f} % of the images"
+            )
+        typer.echo(
+            f"The two agree: logits to {difference:.1e} standard deviations, {equal:.1f} % of the "
+            "answers.",
+            err=True,
+        )
+
+
+def recipe(
+    name: NameArgument,
+    recipe: RecipeOption = "paper",
+    settings: SetOption = None,
+    format: Annotated[
+        Format, typer.Option("--format", help="How it is written.", show_choices=True)
+    ] = Format.table,
+) -> None:
+    """Show how a network is trained: by its paper, or at a small scale and why so.
+
+    With --format json it is a file that --recipe reads.
+
+    \b
+    Examples:
+      paperrepro recipe fasternet_s
+      paperrepro recipe mobileone_s0 --recipe small
+      paperrepro recipe replknet_31b --recipe 384 --format json > finetune.json
+    """
+    with exit_on_error(2):
+        chosen = choose_recipe(name, recipe, settings)
+    if format is Format.json:
+        typer.echo(chosen.to_json())
+        return
+    fields = [
+        {"field": field, "value": written(value)}
+        for field, value in asdict(chosen).items()
+        if field != "source"
+    ]
+    different = [
+        {
+            "field": field,
+            "value": written(value),
+            "paper": written(paper),
+            "why": REASONS[field] if recipe == "small" and field in REASONS else "",
+        }
+        for field, (value, paper) in changes(chosen, find_recipe(name)).items()
+        if field != "source"
+    ]
+    if format is not Format.table:
+        typer.echo(render(pd.DataFrame(fields), format))
+        return
+    typer.echo(f"{chosen.source}\n\n{render(pd.DataFrame(fields), format)}")
+    if different:
+        typer.echo(f"\nUnlike the recipe 'paper'\n{render(pd.DataFrame(different), format)}")
+    typer.echo(f"\nRecipes of {name}: {', '.join(list_recipes(name))}")
+
+
+def written(value: object) -> str:
+    return str(value).replace("'", "")
+
+
+def choose_recipe(name: str, recipe: str, settings: list[str] | None) -> Recipe:
+    """A recipe by its name or from a file, with the fields that were set."""
+    check_name(name)
+    if recipe.endswith(".json"):
+        chosen = from_json(Path(recipe).read_text(encoding="utf-8"))
+        if chosen.model != name:
+            raise ValueError(f"{recipe} is a recipe for {chosen.model}, not for {name}")
+    else:
+        chosen = find_recipe(name, recipe)
+    return override(chosen, settings or [])
+
+
+def named_network(name: str, weights: str, classes: int):
+    """The network of that name with the weights; a file of ours says its own options."""
+    model = None
+    if weights != "released" and "paperrepro" in read_checkpoint(Path(weights))[1]:
+        model = load_model(weights)
+        if model.variant != name:
+            raise ValueError(f"{weights} holds {model.variant}, not {name}")
+        if model.num_classes != classes:
+            raise ValueError(
+                f"{weights} classifies {model.num_classes} classes and the data have {classes}"
+            )
+    return model or create_model(name, num_classes=classes, weights=weights)
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Tells a file of weights that cannot be used as the console tells other mistakes."""
+    try:
+        yield
+    except WeightsError as error:
+        raise OSError(str(error)) from error

@@ -1,0 +1,95 @@
+"""What a network is asked for: labels, and a teacher's answers (RapidNet, Table 4; DeiT)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models import Backbone
+from ..models.layers import TwoHeads
+from ..weights import WeightsError, load_model
+from .recipe import Recipe
+
+
+class Answers(nn.Module):
+    """The logits of each of a network's heads apart: one `(N, classes)`, or two if distilled."""
+
+    def __init__(self, model: Backbone) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        layers = list(self.model.head)
+        two_headed = [i for i, layer in enumerate(layers) if isinstance(layer, TwoHeads)]
+        if not two_headed:
+            return [self.model(images)]
+        x = self.model.features(images)[-1]
+        for layer in layers[: two_headed[0]]:
+            x = layer(x)
+        return [logits.flatten(1) for logits in layers[two_headed[0]].both(x)]
+
+
+def loss_of(
+    answers: list[Tensor], labels: Tensor, recipe: Recipe, teacher: Tensor | None = None
+) -> Tensor:
+    """The loss of a batch, a scalar.
+
+    Args:
+        answers: of `Answers`. With two heads the first learns the labels and the second the
+            teacher; without a teacher both learn the labels.
+        labels: classes `(N,)`, or soft labels `(N, classes)` after MixUp and CutMix.
+        teacher: the teacher's logits `(N, classes)`.
+    """
+    from_labels = [
+        F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        for logits in answers
+    ]
+    if teacher is None:
+        return sum(from_labels) / len(from_labels)
+    student = answers[-1]
+    if recipe.distillation == "hard":
+        from_teacher = F.cross_entropy(student, teacher.argmax(1))
+    else:
+        # Hinton et al. (2015): the gradient's size shall not depend on the temperature.
+        heat = recipe.temperature
+        from_teacher = heat**2 * F.kl_div(
+            F.log_softmax(student / heat, 1),
+            F.log_softmax(teacher / heat, 1),
+            reduction="batchmean",
+            log_target=True,
+        )
+    weight = recipe.distillation_weight
+    return (1 - weight) * from_labels[0] + weight * from_teacher
+
+
+def load_teacher(name: str, num_classes: int) -> nn.Module:
+    """The teacher in eval mode: "timm:NAME", "torchvision:NAME" (both fetch their weights), or the
+    path of a file made by `save_model`.
+
+    Raises:
+        ValueError: it cannot be had, or it classifies other classes.
+    """
+    source, _, variant = name.partition(":")
+    try:
+        if source == "timm":
+            import timm
+
+            teacher = timm.create_model(variant, pretrained=True)
+        elif source == "torchvision":
+            from torchvision.models import get_model
+
+            teacher = get_model(variant, weights="DEFAULT")
+        else:
+            teacher = load_model(name)
+    except ImportError as error:
+        raise ValueError(f"the teacher {name!r} needs timm: pip install timm") from error
+    except (OSError, RuntimeError, ValueError, WeightsError) as error:
+        raise ValueError(f"no teacher {name!r}: {error}") from error
+    teacher = teacher.eval().requires_grad_(False)
+    with torch.no_grad():
+        classes = teacher(torch.zeros(1, 3, 224, 224)).shape[1]
+    if classes != num_classes:
+        raise ValueError(
+            f"the teacher {name!r} knows {classes} classes and the data have {num_classes}; "
+            "take one that was trained on the same classes"
+        )
+    return teacher

@@ -1,0 +1,116 @@
+"""The built pages in a browser: phone, tablet and desktop, light and dark, opened from disk."""
+
+import shutil
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import yaml
+
+sync_api = pytest.importorskip("playwright.sync_api")
+from axe_playwright_python.sync_playwright import Axe  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+SCREENSHOTS = ROOT / "build" / "screenshots"
+WIDTHS = {"phone": 390, "tablet": 820, "desktop": 1280}
+SCHEMES = ("light", "dark")
+# Beyond what axe-core calls serious or critical.
+HEADINGS = {"heading-order", "page-has-heading-one", "empty-heading"}
+
+toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
+PAGES = [toc["root"], *(page["file"] for part in toc["parts"] for page in part["chapters"])]
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("book")]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no chromium or google-chrome on the path")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that notes its script errors and every request that would leave the machine."""
+    page = browser.new_page(offline=True, reduced_motion="reduce")
+    page.faults = []
+    page.on("pageerror", lambda error: page.faults.append(f"script error: {error}"))
+    page.on(
+        "console",
+        lambda line: line.type == "error" and page.faults.append(f"console: {line.text}"),
+    )
+    page.on(
+        "request",
+        lambda request: (
+            request.url.startswith(("file:", "data:", "blob:"))
+            or page.faults.append(f"request: {request.url}")
+        ),
+    )
+    yield page
+    page.close()
+
+
+THIN = """() => {
+    const seen = new Set();
+    for (const word of document.querySelectorAll(".highlight span"))
+        if (seen.has(word.className))
+            word.replaceWith(word.textContent);
+        else seen.add(word.className);
+    for (const row of document.querySelectorAll("tr:nth-child(n + 20)")) row.remove();
+}"""
+"""Leaves one word of each colour in the code and twenty rows of each table: axe-core would look at
+the thousands of others for minutes."""
+
+
+def objections(page):
+    """What axe-core finds serious or critical, and every fault of the headings."""
+    # Formulas have the colour of the text around them.
+    context = {"exclude": [["mjx-container"]]}
+    result = Axe().run(page, context, {"preload": False, "resultTypes": ["violations"]})
+    return [
+        f"{rule['id']} ({rule['impact']}): {rule['help']}: "
+        + "; ".join(node["html"][:200] for node in rule["nodes"][:5])
+        for rule in result.response["violations"]
+        if rule["impact"] in ("serious", "critical") or rule["id"] in HEADINGS
+    ]
+
+
+def views(page):
+    """Show the page at each width in each scheme; yield their names."""
+    for device, width in WIDTHS.items():
+        page.set_viewport_size({"width": width, "height": 844})
+        page.wait_for_timeout(400)  # the theme makes what scrolls reachable by keyboard
+        for scheme in SCHEMES:
+            page.emulate_media(color_scheme=scheme)
+            yield f"{device}-{scheme}"
+
+
+@pytest.mark.parametrize("name", [*PAGES, "search", "404"])
+def test_page_reads_well_at_every_width(site, page, name):
+    page.goto((site / f"{name}.html").as_uri())
+    page.evaluate("window.MathJax?.startup?.promise")
+    if page.locator(".math").count():
+        assert page.locator("mjx-container").count(), "the mathematics was not set"
+    for view in views(page):
+        beyond = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        if beyond > 0:
+            page.faults.append(f"{view}: {beyond} pixels to scroll sideways")
+        path = SCREENSHOTS / f"{name.replace('/', '-')}-{view}.jpeg"
+        page.screenshot(path=path, type="jpeg", quality=60, full_page=view.endswith("light"))
+    page.evaluate(THIN)
+    for view in views(page):
+        page.faults += [f"{view}: {objection}" for objection in objections(page)]
+    assert not page.faults, "\n".join(page.faults)
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if not name.startswith("solutions/")])
+def test_search_finds_the_page_by_its_title(site, page, name):
+    page.goto((site / f"{name}.html").as_uri())
+    title = page.locator("h1").first.inner_text().removesuffix("#")
+    page.goto((site / "search.html").as_uri() + f"?q={quote(title)}")
+    page.wait_for_selector(f'#search-results a[href^="{name}.html"]', timeout=5000)

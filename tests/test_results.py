@@ -1,0 +1,119 @@
+"""Results and the protocol of timings."""
+
+import os
+import time
+
+import pandas as pd
+import pytest
+import torch
+
+from paperrepro.benchmark.latency import all_threads, compare
+from paperrepro.folders import data_folder
+from paperrepro.results import check_writable, load_result, save_result, surroundings
+
+TABLE = pd.DataFrame({"name": ["a", "b, c"], "ms": [1.5, 2.25], "runs": [3, 4]})
+
+
+def test_a_result_comes_back_with_its_provenance(tmp_path):
+    path = tmp_path / "new" / "result.csv"
+    save_result(path, TABLE, command="paperrepro benchmark x", threads=2, note="two\nlines")
+    result = load_result(path)
+    pd.testing.assert_frame_equal(result.table, TABLE)
+    assert result.provenance["command"] == "paperrepro benchmark x"
+    assert result.provenance["threads"] == "2"
+    assert result.provenance["note"] == "two lines"
+    assert {"date", "processor", "torch"} <= result.provenance.keys()
+    assert result.provenance["torch"] == torch.__version__
+    assert [each.name for each in path.parent.iterdir()] == ["result.csv"]
+
+
+def test_a_result_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "result.csv"
+    save_result(path, TABLE, command="first")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="result.csv: No space left on device; choose another"):
+        save_result(path, TABLE, command="second")
+    assert load_result(path).provenance["command"] == "first"
+    assert [each.name for each in tmp_path.iterdir()] == ["result.csv"]
+
+
+def test_folders_that_cannot_be_written(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(OSError, match="--out"):
+        check_writable(file / "results")
+    with pytest.raises(OSError, match=r"cannot write results to .*--out"):
+        save_result(file / "result.csv", TABLE, command="x")
+
+
+def test_unknown_results(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no result 'speed'.*there are: "):
+        load_result("speed")
+    foreign = tmp_path / "foreign.csv"
+    TABLE.to_csv(foreign)
+    with pytest.raises(ValueError, match=r"foreign.csv.*not a result of ours"):
+        load_result(foreign)
+
+
+def test_surroundings_name_the_processor():
+    assert "cores" in surroundings()["processor"]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(data_folder("results").glob("*.csv")), ids=lambda path: path.stem
+)
+def test_stored_results_say_how_they_were_measured(path):
+    if path.stem == "chapter_costs":
+        return  # written by book/execute.py, with its own columns
+    result = load_result(path)
+    assert result.provenance.keys() >= {"command", "date", "processor", "torch"}
+    assert "--quick" not in result.provenance["command"]
+    assert len(result.table)
+    assert not result.table.select_dtypes("number").isna().all().any()
+
+
+# The protocol.
+
+
+def test_compare_tells_fast_from_slow_and_calls_in_turn():
+    calls = []
+    candidates = {
+        "fast": lambda: calls.append("fast"),
+        "slow": lambda: (calls.append("slow"), time.sleep(0.01)),
+    }
+    found = compare(candidates, rounds=3, min_seconds=0)
+    assert found.speed_up("fast", over="slow") > 10
+    assert [len(timing.seconds) for timing in found.timings.values()] == [3, 3]
+    # Two calls of each to warm up; then rounds of fast, slow and fast again, each from another one.
+    warm, rounds = calls[:6], calls[6:]
+    assert warm == ["fast", "fast", "slow", "slow", "fast", "fast"]
+    assert [sorted(rounds[i : i + 3]) for i in (0, 3, 6)] == [["fast", "fast", "slow"]] * 3
+    assert rounds[0:3] != rounds[3:6]
+
+
+def test_compare_repeats_a_fast_function_until_it_can_be_measured():
+    calls = []
+    compare({"f": lambda: (calls.append(0), time.sleep(0.001))}, rounds=1, min_seconds=0.02)
+    assert len(calls) > 20
+
+
+def test_compare_sets_threads_and_sets_them_back():
+    before, seen = torch.get_num_threads(), set()
+    compare({"f": lambda: seen.add(torch.get_num_threads())}, rounds=1, threads=3)
+    assert seen == {3}
+    assert torch.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError):
+        compare({"f": lambda: 1 / 0}, threads=before + 1)
+    assert torch.get_num_threads() == before
+
+
+def test_nothing_to_compare():
+    with pytest.raises(ValueError, match="0 candidates"):
+        compare({})
+    with pytest.raises(ValueError, match="0 rounds"):
+        compare({"f": int}, rounds=0)
+    assert all_threads() >= 1
