@@ -15,11 +15,13 @@ def cards():
         return {row["notebook"]: row for row in csv.DictReader(file)}
 
 
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item, nextitem):
     """Look at the kernel after each cell; judge after the last one."""
     notebook = item.parent
     memory, cpu = used(notebook.kernel.km.provisioner.pid)
     notebook.peak = max(memory, getattr(notebook, "peak", 0))
+    yield
     if nextitem is None or nextitem.parent is not notebook:
         name = name_of(item.path)
         card = cards().get(name, {})

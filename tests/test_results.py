@@ -73,7 +73,7 @@ def test_stored_results_say_how_they_were_measured(path):
     assert result.provenance.keys() >= {"command", "date", "processor", "torch"}
     assert "--quick" not in result.provenance["command"]
     assert len(result.table)
-    assert not result.table.select_dtypes("number").isna().all().any()
+    assert not result.table.drop(columns="note", errors="ignore").isna().all().any()
 
 
 # The protocol.
@@ -85,14 +85,14 @@ def test_compare_tells_fast_from_slow_and_calls_in_turn():
         "fast": lambda: calls.append("fast"),
         "slow": lambda: (calls.append("slow"), time.sleep(0.01)),
     }
-    found = compare(candidates, rounds=3, min_seconds=0)
+    found = compare(candidates, rounds=6, min_seconds=0)
     assert found.speed_up("fast", over="slow") > 10
-    assert [len(timing.seconds) for timing in found.timings.values()] == [3, 3]
-    # Two calls of each to warm up; then rounds of fast, slow and fast again, each from another one.
-    warm, rounds = calls[:6], calls[6:]
-    assert warm == ["fast", "fast", "slow", "slow", "fast", "fast"]
-    assert [sorted(rounds[i : i + 3]) for i in (0, 3, 6)] == [["fast", "fast", "slow"]] * 3
-    assert rounds[0:3] != rounds[3:6]
+    assert [len(timing.seconds) for timing in found.timings.values()] == [6, 6]
+    # Two calls of each to warm up; then rounds of fast, slow and fast again, in changing orders.
+    assert calls[:6] == ["fast", "fast", "slow", "slow", "fast", "fast"]
+    rounds = [tuple(calls[i : i + 3]) for i in range(6, 24, 3)]
+    assert {tuple(sorted(each)) for each in rounds} == {("fast", "fast", "slow")}
+    assert len(set(rounds)) > 1
 
 
 def test_compare_repeats_a_fast_function_until_it_can_be_measured():

@@ -1,10 +1,10 @@
 """The one protocol of every timing here.
 
 Two timings taken one after the other on a shared machine differ by 5 to 25 % for no reason. So the
-candidates of a comparison run interleaved: every round measures each of them once, in an order that
-changes from round to round, and the medians over the rounds are compared. The first candidate runs
-a second time under another name: the ratio of the two, which should be 1, says how far any other
-ratio may be trusted.
+candidates of a comparison run interleaved: every round measures each of them once, in a new order,
+because what ran before leaves its traces in the caches. The medians over the rounds are compared.
+The first candidate runs a second time under another name: the ratio of the two, which should be 1,
+says how far any other ratio may be trusted.
 """
 
 import os
@@ -86,6 +86,7 @@ def compare(
     timers.append(timers[0])
     seconds: list[list[float]] = [[] for _ in timers]
     total = len(timers) * (rounds + 1)
+    shuffle = np.random.default_rng(0)
     with (
         torch_threads(threads),
         tqdm(total=total, desc=progress, leave=False, disable=progress is None) as bar,
@@ -95,9 +96,8 @@ def compare(
             timer.timeit(1)  # warms up: caches, memory, kernels that are compiled at the first call
             calls.append(max(1, round(min_seconds / timer.timeit(1))))
             bar.update()
-        for number in range(rounds):
-            for position in range(len(timers)):
-                index = (position + number) % len(timers)
+        for _ in range(rounds):
+            for index in shuffle.permutation(len(timers)):
                 seconds[index].append(timers[index].timeit(calls[index]) / calls[index])
                 bar.update()
     timings = [Timing(tuple(each)) for each in seconds]

@@ -223,7 +223,7 @@ def missing(runtime: str) -> str:
     """What the runtime lacks here, and the remedy; nothing where it can run."""
     absent = [name for name in PACKAGES.get(runtime, ()) if find_spec(name) is None]
     if absent:
-        return f'{" and ".join(absent)} not installed: pip install "paperrepro[runtimes]"'
+        return f'{", ".join(absent)} not installed: pip install "paperrepro[runtimes]"'
     if runtime in COMPILERS:
         try:
             get_cpp_compiler()

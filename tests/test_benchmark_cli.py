@@ -1,0 +1,107 @@
+"""`paperrepro benchmark`: tables on the screen and in files, and mistakes told in one line."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from paperrepro.benchmark import blocks, depthwise
+from paperrepro.cli import app
+from paperrepro.results import load_result
+
+COMMANDS = ("depthwise", "operators", "blocks", "models", "correlation", "runtimes")
+
+
+def benchmark(*arguments):
+    return CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches(command):
+    result = benchmark(command, "--help")
+    assert result.exit_code == 0
+    assert len(result.stdout.split()) > 40
+    assert "--out" in result.stdout
+    assert command in benchmark("--help").stdout
+
+
+def test_a_quick_table_on_the_screen_and_in_a_file(tmp_path):
+    result = benchmark("blocks", "--quick", "--threads", 2, "--out", tmp_path, "--format", "json")
+    assert result.exit_code == 0, result.output
+    stored = load_result(tmp_path / "blocks-quick.csv")
+    assert stored.provenance["command"] == "paperrepro benchmark blocks --quick --threads 2"
+    assert stored.provenance["threads"] == "2"
+    assert json.loads(result.stdout) == stored.table.to_dict("records")
+    assert {*stored.table.activation} == {*blocks.ACTIVATIONS}
+    assert stored.table["null"].nunique() == 1
+
+
+def test_the_depthwise_benchmark_writes_both_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(depthwise, "CHANNELS", 4)
+    monkeypatch.setattr(depthwise, "SIDES", (8,))
+    monkeypatch.setattr(depthwise, "KERNELS", (3, 17))
+    monkeypatch.setattr(depthwise, "replknet_inference", depthwise.tiny_step)
+    result = benchmark("depthwise", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    table = load_result(tmp_path / "depthwise.csv").table
+    cells = list(zip(table["pass"], table.side, table.kernel, strict=True))
+    assert cells == [(each, 8, k) for each in ("inference", "training") for k in (3, 17)]
+    assert (table.drop(columns="pass") > 0).all().all()
+    assert len(load_result(tmp_path / "depthwise-networks.csv").table) == 2
+
+
+def test_networks_by_name(tmp_path):
+    result = benchmark("models", "mobileone_s0", "--quick", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    stored = load_result(tmp_path / "models-quick.csv")
+    assert stored.provenance["command"] == "paperrepro benchmark models mobileone_s0 --quick"
+    assert {*stored.table.model} == {"mobileone_s0"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("runtimes", "tensorrt"), "unknown runtime 'tensorrt'; use one of eager"),
+        (("models", "resnet_50", "--quick"), "resnet_50"),
+        (("blocks", "--threads", "0"), "--threads"),
+    ],
+)
+def test_mistakes(arguments, message, tmp_path):
+    result = benchmark(*arguments, "--out", tmp_path / "new")
+    assert result.exit_code in (1, 2)
+    assert message in result.output
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_measuring(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "run", lambda **_: pytest.fail("measured"))
+    file = tmp_path / "file"
+    file.touch()
+    result = benchmark("blocks", "--out", file)
+    assert result.exit_code == 1
+    assert str(file) in result.output
+    assert "--out" in result.output
+
+
+def test_correlation_measures_nothing(tmp_path):
+    assert benchmark("correlation", "--out", tmp_path).exit_code == 0
+    assert len(load_result(tmp_path / "correlation.csv").table)
+
+
+# Orderings of the stored results, each several times apart.
+
+
+def test_large_kernels_are_many_times_faster_than_pytorchs():
+    table = load_result("depthwise").table
+    large = table[table.kernel >= 17]
+    assert (large[large["pass"] == "inference"].auto_channels_last > 10).all()
+    widest = table[(table["pass"] == "training") & (table.kernel == 31)]
+    assert (widest.auto_channels_last > 10).all()
+    assert (widest.auto_channels_last / widest.channels_last > 5).all()
+
+
+def test_networks_gain_from_it():
+    table = load_result("depthwise-networks").table.set_index("network")
+    assert (table.auto_channels_last > 3).all()
+    step = table.loc["tiny K = 31, training step"]
+    assert step.auto_channels_last / step.stock_channels_last > 2.5
