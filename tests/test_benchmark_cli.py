@@ -26,11 +26,11 @@ def test_help_teaches(command):
 
 
 def test_a_quick_table_on_the_screen_and_in_a_file(tmp_path):
-    result = benchmark("blocks", "--quick", "--threads", 2, "--out", tmp_path, "--format", "json")
+    result = benchmark("blocks", "--quick", "--out", tmp_path, "--format", "json")
     assert result.exit_code == 0, result.output
     stored = load_result(tmp_path / "blocks-quick.csv")
-    assert stored.provenance["command"] == "paperrepro benchmark blocks --quick --threads 2"
-    assert stored.provenance["threads"] == "2"
+    assert stored.provenance["command"] == "paperrepro benchmark blocks --quick"
+    assert stored.provenance["threads"] == "1"
     assert json.loads(result.stdout) == stored.table.to_dict("records")
     assert {*stored.table.activation} == {*blocks.ACTIVATIONS}
     assert stored.table["null"].nunique() == 1
