@@ -9,8 +9,7 @@ import copy
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 
@@ -23,7 +22,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 from torch._inductor.utils import fresh_inductor_cache
 from tqdm import tqdm
 
-from .latency import compare
+from .latency import compare, torch_threads
 from .models import SIZE, as_run, load_network
 
 Run = Callable[[Tensor], Tensor]
@@ -172,7 +171,7 @@ def run_case(
             row = {"model": name, "batch": batch, "form": form, "runtime": runtime}
             row["note"] = missing(runtime)
             if not row["note"]:
-                with using_threads(threads), fresh_inductor_cache():
+                with torch_threads(threads), fresh_inductor_cache():
                     start = time.perf_counter()
                     prepared = prepare(runtime, model, images)
                     logits = prepared(images)
@@ -240,13 +239,3 @@ def to_onnx(model: nn.Module, images: Tensor) -> bytes:
     """The network as an ONNX file, by way of `torch.export`."""
     program = torch.onnx.export(model, (images,), dynamo=True, verbose=False)
     return program.model_proto.SerializeToString()
-
-
-@contextmanager
-def using_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
