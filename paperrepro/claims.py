@@ -83,7 +83,11 @@ QUANTITIES = {
     "macs": Quantity("multiply-adds for one image", ("M", "G")),
     "top1": Quantity("ImageNet-1K top-1 accuracy", ("%",)),
     "miou": Quantity("mean intersection over union; the subject names the data", ("%",)),
+    "area_ratio": Quantity(
+        "share of a 1024-pixel image that the high contributions cover; the subject names t", ("%",)
+    ),
     "error": Quantity("mean squared error on the test set"),
+    "loss_drop": Quantity("how much lower a loss is than another variant's", ("%",)),
     "correlation": Quantity("Spearman rank correlation of latency with a count"),
     "p_value": Quantity("probability of so large a correlation where there is none"),
     "latency_cpu": Quantity("time for one image on a desktop CPU", ("ms",)),

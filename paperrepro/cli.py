@@ -17,6 +17,7 @@ import typer
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from .analysis.commands import approximate, attribute, erf, salient, shape_bias, similarity
 from .benchmark.commands import app as benchmark_commands
 from .benchmark.complexity import complexity
 from .benchmark.reproduce import (
@@ -28,8 +29,9 @@ from .benchmark.reproduce import (
 )
 from .claims import MODES, PAPERS, QUANTITIES, VERDICTS, load_claims
 from .console import Format, FormatOption, aligned, exit_on_error, render
+from .export.commands import export, plan, verify, verify_networks
 from .models import Backbone, check_name, family_of, list_models
-from .training.commands import evaluate, recipe, train
+from .training.commands import evaluate, experiment, recipe, train
 from .weights import RELEASED
 
 app = typer.Typer(
@@ -48,7 +50,11 @@ app = typer.Typer(
                                       where our value is not the paper's, and by how much
     paperrepro benchmark depthwise    speed, measured; see paperrepro benchmark --help
     paperrepro train mobileone_s0 --data digits --recipe small --out runs/digits
-                                      train a network; evaluate and recipe go with it
+                                      train a network; evaluate, recipe and experiment go with it
+    paperrepro erf rapidnet_ti --images photo.jpg --out erf.png
+                                      look inside; also salient, similarity, shape-bias, attribute
+    paperrepro export mobileone_s0 --weights released
+                                      to an iPhone; verify and plan look into the file
     """,
 )
 app.add_typer(benchmark_commands, name="benchmark")
@@ -254,7 +260,10 @@ def stages(model: Backbone, size: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-for command in (train, evaluate, recipe):
+TRAINING = (train, evaluate, recipe, experiment)
+ANALYSIS = (erf, salient, similarity, approximate, shape_bias, attribute)
+EXPORT = (export, verify, plan, verify_networks)
+for command in (*TRAINING, *ANALYSIS, *EXPORT):
     app.command()(command)
 
 if __name__ == "__main__":

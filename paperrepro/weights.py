@@ -18,11 +18,12 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import v2
 
 from .layouts import layouts
 from .models import Backbone, build_model, check_name, family_of, list_models
 from .reparam import reparameterize
+from .transforms import validation_transform
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLASSIFIER = ("head.fc.", "head.classifier.")
@@ -150,6 +151,14 @@ RELEASED: dict[str, Release] = {
     "rapidnet_s": _sldgroup("RapidNet", 78.6, "RapidNet_S.pth"),
     "rapidnet_m": _sldgroup("RapidNet", 81.0, "RapidNet_M.pth"),
     "rapidnet_b": _sldgroup("RapidNet", 82.8, "RapidNet_B.pth"),
+    "mobilenetv2": Release(
+        71.76,
+        url=None,
+        page="https://github.com/DingXiaoH/RepLKNet-pytorch",
+        layout="paperrepro",
+        crop=0.875,
+        note="RepLKNet's test bed (Tables 2 to 4, 11); the authors published no weights for it.",
+    ),
 }
 
 
@@ -162,22 +171,12 @@ def evaluation_transform(name: str) -> v2.Compose:
     """
     check_name(name)
     release = RELEASED[name]
-    mode = InterpolationMode(release.interpolation)
-    if release.crop is None:
-        resize = [v2.Resize((release.size, release.size), mode)]
-    else:
-        resize = [
-            v2.Resize(int(release.size / release.crop), mode),
-            v2.CenterCrop(release.size),
-        ]
-    return v2.Compose(
-        [
-            v2.RGB(),
-            *resize,
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(release.mean, release.std),
-        ]
+    return validation_transform(
+        release.size,
+        crop=release.crop,
+        interpolation=release.interpolation,
+        mean=release.mean,
+        std=release.std,
     )
 
 

@@ -9,7 +9,10 @@ from paperrepro.benchmark import blocks, depthwise
 from paperrepro.cli import app
 from paperrepro.results import load_result
 
-COMMANDS = ("depthwise", "operators", "blocks", "models", "correlation", "runtimes")
+COMMANDS = (
+    *("depthwise", "operators", "blocks", "models", "correlation", "runtimes"),
+    *("erf", "shape-bias"),
+)
 
 
 def benchmark(*arguments):

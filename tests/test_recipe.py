@@ -18,7 +18,8 @@ from paperrepro.training.recipe import (
 )
 from paperrepro.training.schedules import learning_rate, weight_decay
 
-EVERY = [(name, recipe) for name in list_models() for recipe in list_recipes(name)]
+NETWORKS = [*list_models(), "mobilenetv2"]
+EVERY = [(name, recipe) for name in NETWORKS for recipe in list_recipes(name)]
 
 
 @pytest.mark.parametrize(

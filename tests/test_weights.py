@@ -385,7 +385,7 @@ def test_networks_without_an_address_say_where_to_look(name):
 
 
 def test_the_table_of_releases_is_whole():
-    assert list(RELEASED) == list_models()
+    assert list(RELEASED) == [*list_models(), "mobilenetv2"]
     for name, entry in RELEASED.items():
         assert entry.page.startswith("https://")
         assert entry.url is None or entry.url.startswith("https://")

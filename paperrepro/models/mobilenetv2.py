@@ -11,6 +11,7 @@ from torchvision.models import MobileNetV2 as TorchvisionMobileNetV2
 from torchvision.models.mobilenetv2 import InvertedResidual
 
 from .layers import Backbone, Branches, Chain, ConvNorm
+from .registry import register
 
 # torchvision's blocks 14 to 17: those behind the last halving, at stride 32 (7x7 for 224 pixels).
 LAST_STAGE = range(14, 18)
@@ -82,3 +83,8 @@ def large_depthwise(
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")
     return branches
+
+
+@register(MobileNetV2, test_bed=True)
+def mobilenetv2(**config) -> MobileNetV2:
+    return MobileNetV2(**config)

@@ -1,4 +1,4 @@
-"""The thirty networks by name."""
+"""The thirty networks by name, and the test bed of RepLKNet's guidelines."""
 
 import difflib
 import inspect
@@ -7,13 +7,21 @@ from collections.abc import Callable
 from .layers import Backbone
 
 _NETWORKS: dict[str, tuple[type[Backbone], Callable[..., Backbone]]] = {}
+_TEST_BEDS: set[str] = set()
 
 
-def register(network: type[Backbone]) -> Callable:
-    """Puts the decorated function, which configures `network`, on the list under its own name."""
+def register(network: type[Backbone], *, test_bed: bool = False) -> Callable:
+    """Makes the decorated function, which configures `network`, known under its own name.
+
+    Args:
+        test_bed: leaves it off the list of the papers' networks; it is built, trained and saved
+            like those.
+    """
 
     def add(build: Callable[..., Backbone]) -> Callable[..., Backbone]:
         _NETWORKS[build.__name__] = (network, build)
+        if test_bed:
+            _TEST_BEDS.add(build.__name__)
         return build
 
     return add
@@ -28,10 +36,11 @@ def list_models(family: str | None = None) -> list[str]:
     Raises:
         ValueError: there is no such family.
     """
-    families = list(dict.fromkeys(family_of(name) for name in _NETWORKS))
+    names = [name for name in _NETWORKS if name not in _TEST_BEDS]
+    families = list(dict.fromkeys(family_of(name) for name in names))
     if family is not None and family not in families:
         raise ValueError(f"unknown family {family!r}: choose one of {', '.join(families)}")
-    return [name for name in _NETWORKS if family in (None, family_of(name))]
+    return [name for name in names if family in (None, family_of(name))]
 
 
 def family_of(name: str) -> str:

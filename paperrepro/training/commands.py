@@ -1,4 +1,4 @@
-"""`paperrepro train`, `paperrepro evaluate` and `paperrepro recipe`."""
+"""`paperrepro train`, `evaluate`, `recipe` and `experiment`."""
 
 import os
 from collections.abc import Iterator
@@ -15,10 +15,20 @@ from ..console import Format, FormatOption, exit_on_error, render
 from ..datasets import NAMES, load_data
 from ..models import check_name
 from ..reparam import reparameterize
+from ..results import check_writable, save_result
 from ..transforms import validation_transform
 from ..weights import RELEASED, WeightsError, create_model, load_model, read_checkpoint
+from .checkpoint import write_atomically
 from .evaluation import evaluate as score_of
 from .evaluation import fused_difference
+from .experiments import (
+    EXPERIMENTS,
+    find_experiment,
+    keep_weights,
+    recipes_json,
+    run_experiment,
+    summary,
+)
 from .recipe import REASONS, Recipe, changes, find_recipe, from_json, list_recipes, override
 from .trainer import Interrupted
 from .trainer import train as run_training
@@ -234,6 +244,83 @@ def recipe(
     if different:
         typer.echo(f"\nUnlike the recipe 'paper'\n{render(pd.DataFrame(different), format)}")
     typer.echo(f"\nRecipes of {name}: {', '.join(list_recipes(name))}")
+
+
+def experiment(
+    name: Annotated[
+        str | None, typer.Argument(help="Which one; without a name they are listed.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Other data than the experiment's own.", metavar="NAME|FOLDER"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each variant.", min=1)] = 3,
+    jobs: Annotated[int, typer.Option(help="Runs at a time, a thread each.", min=1)] = 1,
+    runs: Annotated[
+        Path, typer.Option(help="The folder of the runs; what is done there stays.")
+    ] = Path("runs"),
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of the results.", metavar="FOLDER")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Keep seed 0's networks there, in half precision.", metavar="FOLDER"),
+    ] = None,
+    root: RootOption = Path("data"),
+    download: DownloadOption = False,
+    format: FormatOption = Format.table,
+) -> None:
+    """Run an ablation of the papers at a small scale: several variants, several seeds.
+
+    An experiment that was stopped goes on with the same command. With --out the folder gets
+    experiment-NAME.csv (a row per run), experiment-NAME-log.csv (a row per epoch) and
+    experiment-NAME.json (the recipes).
+
+    \b
+    Examples:
+      paperrepro experiment
+      paperrepro experiment shapes --jobs 2 --out data/results --weights data/weights
+      paperrepro experiment mobileone-branches --root ~/datasets --download --seeds 5
+    """
+    if name is None:
+        rows = [
+            {
+                "experiment": each,
+                "data": one.data,
+                "variants": len(one.variants),
+                "source": one.source,
+            }
+            for each, one in EXPERIMENTS.items()
+        ]
+        typer.echo(render(pd.DataFrame(rows), format))
+        return
+    with exit_on_error(2):
+        chosen = find_experiment(name)
+    with exit_on_error(1), one_line():
+        if out:
+            check_writable(out)
+        of = {"data": data, "root": root}
+        outcome = run_experiment(
+            chosen, runs / name, seeds=seeds, jobs=jobs, download=download, **of
+        )
+        command = f"paperrepro experiment {name} --data {data or chosen.data} --seeds {seeds}"
+        if out:
+            stem = out / f"experiment-{name}"
+            splits = load_data(data or chosen.data, root=root)
+            told = {
+                "source": chosen.source,
+                "images": f"{len(splits.train)} for training, {len(splits.val)} for testing",
+                "threads": "1 per run",
+            }
+            save_result(f"{stem}.csv", outcome.table, command=command, **told)
+            save_result(f"{stem}-log.csv", outcome.log, command=command, **told)
+            write_atomically(stem.with_suffix(".json"), recipes_json(chosen).encode())
+        if weights:
+            kept = keep_weights(chosen, name, runs / name, weights, **of)
+            typer.echo(render(kept, format), err=True)
+            if out:
+                save_result(out / f"weights-{name}.csv", kept, command=f"{command} --weights")
+    typer.echo(render(summary(outcome.table), format))
 
 
 def written(value: object) -> str:

@@ -441,6 +441,21 @@ def replknet(name: str) -> dict[str, Recipe]:
     return {"paper": base}
 
 
+def mobilenetv2(name: str) -> Recipe:
+    return Recipe(
+        model=name,
+        source="RepLKNet, Appendix A, MobileNet V2 of Section 3; decay of norms and biases is left "
+        "open there, and none is chosen here.",
+        epochs=100,
+        batch_size=256,
+        optimizer="sgd",
+        lr=0.1,
+        warmup_epochs=5,
+        weight_decay=4e-5,
+        test_crop=0.875,
+    )
+
+
 # The small recipe. Every change has its reason; tests/test_recipe.py holds that none lacks one.
 
 SMALL: dict[str, dict] = {
@@ -464,6 +479,7 @@ SMALL: dict[str, dict] = {
     "rapidnet": {
         "config": {"channels": (16, 32, 64, 128), "local": (1, 1, 2, 1), "dilated": (0, 0, 1, 1)},
     },
+    "mobilenetv2": {"config": {"width": 0.35}, "lr": 0.05},
 }
 ONE_HEAD = {"embed_dim": 128, "drop_path_rate": 0.0, "distilled": False}
 REASONS = {
@@ -539,7 +555,8 @@ def list_recipes(name: str) -> dict[str, Recipe]:
     if family == "replknet":
         recipes = replknet(name)
     else:
-        make = {"mobileone": mobileone, "fasternet": fasternet}.get(family, local_global)
+        makers = {"mobileone": mobileone, "fasternet": fasternet, "mobilenetv2": mobilenetv2}
+        make = makers.get(family, local_global)
         recipes = {"paper": make(name)}
     return recipes | {"small": small(recipes["paper"])}
 

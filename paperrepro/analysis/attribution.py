@@ -1,0 +1,279 @@
+"""Attribution: which pixels speak for a class, by four methods, and how far a map can be trusted.
+
+Captum makes the maps: saliency (Simonyan et al., 2014), integrated gradients (Sundararajan et al.,
+ICML 2017), Grad-CAM (Selvaraju et al., ICCV 2017) and occlusion (Zeiler and Fergus, ECCV 2014).
+Deletion and insertion (Petsiuk et al., RISE, BMVC 2018) score any map by the network alone: replace
+the pixels that the map ranks first, or show them first, and follow the class's probability.
+
+    >>> found = attribute(model, image, "grad-cam")
+    >>> found.map.shape, found.target
+    (torch.Size([224, 224]), 281)
+    >>> area(perturb(model, image, found.map, found.target, "deletion"))
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from .stages import find_stage, held_still
+
+METHODS = ("saliency", "integrated-gradients", "grad-cam", "occlusion")
+KINDS = ("deletion", "insertion")
+BASELINES = ("blur", "grey")
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A map of what speaks for a class.
+
+    Attributes:
+        map: `(H, W)`, on the CPU. Of saliency the largest absolute gradient of a pixel's channels;
+            of integrated gradients and occlusion what the pixel adds to the logit, signed; of
+            Grad-CAM the positive evidence.
+        target: the class.
+        delta: of integrated gradients the convergence delta: the map's sum less the difference of
+            the logits of image and baseline, 0 but for the numerical integration.
+    """
+
+    map: Tensor
+    target: int
+    delta: float | None = None
+
+
+def attribute(
+    model: nn.Module,
+    image: Tensor,
+    method: str,
+    *,
+    target: int | None = None,
+    stage: int | str = -1,
+    steps: int = 50,
+    patch: int | None = None,
+) -> Attribution:
+    """Where in the image a network sees a class. The network is left as it was.
+
+    Args:
+        model: images `(N, 3, H, W)` to logits `(N, C)`.
+        image: `(3, H, W)`, normalised, on the network's device. What replaces pixels is 0, the
+            mean color that the normalisation subtracts.
+        method: one of `METHODS`.
+        target: the class to explain; the network's answer when None.
+        stage: Grad-CAM's layer, see `find_stage`.
+        steps: at which integrated gradients evaluates the gradient, by Gauss-Legendre quadrature.
+        patch: the side of occlusion's square in pixels, which moves by half of it; an eighth of
+            the image's shorter side when None.
+
+    Raises:
+        ValueError: unknown method, class or stage; an image of another shape; a stage without
+            maps; or gradients that are not finite, with their number.
+    """
+    check_choice("method", [method], METHODS)
+    inputs = check_image(image)[None].detach().clone().requires_grad_()
+    delta = None
+    with held_still(model):
+        target = choose_target(model, inputs, target)
+        attr = captum()
+        if method == "saliency":
+            values = attr.Saliency(model).attribute(inputs, target=target).amax(1)
+        elif method == "integrated-gradients":
+            values, delta = attr.IntegratedGradients(model).attribute(
+                inputs,
+                target=target,
+                n_steps=steps,
+                internal_batch_size=BATCH,
+                return_convergence_delta=True,
+            )
+            values, delta = values.sum(1), delta.item()
+        elif method == "grad-cam":
+            values = grad_cam(model, inputs, target, stage)
+        else:
+            values = occlusion(model, inputs, target, patch)
+    bad = (~values.isfinite()).sum().item()
+    if bad:
+        raise ValueError(
+            f"{method} of class {target} is not finite at {bad} of {values.numel()} pixels: the "
+            "network's gradients or logits overflow; look at its weights, or use float32"
+        )
+    return Attribution(values[0].detach().cpu(), target, delta)
+
+
+def grad_cam(model: nn.Module, inputs: Tensor, target: int, stage: int | str) -> Tensor:
+    """ReLU of a stage's maps, weighted by their mean gradients; as large as the image."""
+    attr = captum()
+    try:
+        small = attr.LayerGradCam(model, find_stage(model, stage)).attribute(
+            inputs, target=target, relu_attributions=True
+        )
+    except AssertionError as error:
+        raise ValueError(f"stage {stage!r} is not used when the network runs: {error}") from error
+    if small.dim() != 4:
+        raise ValueError(
+            f"stage {stage!r} gives {small.dim()} dimensions; Grad-CAM needs maps (N, C, H, W), so "
+            "choose a stage before the pooling"
+        )
+    return attr.LayerAttribution.interpolate(small, inputs.shape[2:], "bilinear")[:, 0]
+
+
+def occlusion(model: nn.Module, inputs: Tensor, target: int, patch: int | None) -> Tensor:
+    """How much the logit falls when a square is replaced, averaged over the squares of a pixel."""
+    side = min(inputs.shape[2:])
+    patch = patch or max(1, side // 8)
+    if not 1 <= patch <= side:
+        raise ValueError(f"a patch of {patch} pixels does not fit into an image of {side}")
+    step = max(1, patch // 2)
+    occluding = captum().Occlusion(model)
+    values = occluding.attribute(
+        inputs,
+        target=target,
+        sliding_window_shapes=(3, patch, patch),
+        strides=(3, step, step),
+        perturbations_per_eval=BATCH,
+    )
+    return values[:, 0]
+
+
+def captum():
+    try:
+        from captum import attr
+    except ImportError as error:
+        raise ValueError('captum is not installed: pip install "paperrepro[book]"') from error
+    return attr
+
+
+def check_choice(name: str, values: Sequence[str], allowed: Sequence[str]) -> None:
+    for value in values:
+        if value not in allowed:
+            raise ValueError(f"unknown {name} {value!r}: use one of {', '.join(allowed)}")
+
+
+def check_image(image: Tensor) -> Tensor:
+    if image.dim() != 3 or image.shape[0] != 3:
+        raise ValueError(f"expected one image (3, H, W), got {tuple(image.shape)}")
+    bad = (~image.isfinite()).sum().item()
+    if bad:
+        raise ValueError(f"{bad} of the image's {image.numel()} values are not finite")
+    return image
+
+
+@torch.no_grad()
+def choose_target(model: nn.Module, inputs: Tensor, target: int | None) -> int:
+    logits = model(inputs)
+    if target is None:
+        return int(logits.argmax(1))
+    if not 0 <= target < logits.shape[1]:
+        raise ValueError(f"there is no class {target}: the network has {logits.shape[1]}")
+    return target
+
+
+@torch.no_grad()
+def perturb(
+    model: nn.Module,
+    image: Tensor,
+    map: Tensor,
+    target: int,
+    kind: str,
+    *,
+    baseline: str = "blur",
+    steps: int = 32,
+    seed: int = 0,
+) -> Tensor:
+    """The class's probability while pixels are replaced, or shown, in the order of a map.
+
+    Args:
+        image: `(3, H, W)`, normalised, on the network's device.
+        map: `(H, W)`; the largest values come first, equal ones by chance.
+        kind: "deletion" goes from the image to the baseline, "insertion" from the baseline to the
+            image.
+        baseline: "blur", a Gaussian blur of a twelfth of the shorter side; or "grey", 0.
+        steps: in how many equal parts the pixels change.
+
+    Returns:
+        `(steps + 1,)` probabilities, from no pixel changed to all of them.
+
+    Raises:
+        ValueError: unknown kind or baseline, a map of another size, one that is not finite, or no
+            step.
+    """
+    check_choice("kind", [kind], KINDS)
+    check_choice("baseline", [baseline], BASELINES)
+    if map.shape != check_image(image).shape[1:] or not map.isfinite().all():
+        raise ValueError(
+            f"a map of shape {tuple(map.shape)} for an image of {tuple(image.shape[1:])}: it needs "
+            "one finite value per pixel"
+        )
+    if not 1 <= steps <= map.numel():
+        raise ValueError(f"{steps} steps: use 1 to {map.numel()}, the number of pixels")
+    first, last = image, base_image(image, baseline)
+    if kind == "insertion":
+        first, last = last, first
+    changed_at = order(map, seed).to(image.device)
+    shares = torch.arange(steps + 1, device=image.device) * map.numel() // steps
+    probabilities = []
+    with held_still(model):
+        for share in shares.split(BATCH):
+            changed = changed_at < share[:, None, None]
+            images = torch.where(changed[:, None], last, first)
+            probabilities.append(model(images).float().softmax(1)[:, target].cpu())
+    return torch.cat(probabilities)
+
+
+def base_image(image: Tensor, baseline: str) -> Tensor:
+    if baseline == "grey":
+        return torch.zeros_like(image)
+    sigma = min(image.shape[1:]) / 12
+    radius = min(round(2 * sigma), min(image.shape[1:]) - 1)
+    return gaussian_blur(image, 2 * radius + 1, sigma)
+
+
+def order(map: Tensor, seed: int) -> Tensor:
+    """Each pixel's place `(H, W)` when the map's largest value comes first."""
+    values = map.detach().cpu().flatten()
+    shuffled = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
+    ranked = shuffled[values[shuffled].argsort(descending=True, stable=True)]
+    places = torch.empty_like(ranked)
+    places[ranked] = torch.arange(len(ranked))
+    return places.reshape(map.shape)
+
+
+def area(probabilities: Tensor) -> float:
+    """The area under a curve of `perturb`, from 0 to 1: low for deletion and high for insertion
+    where the map is right."""
+    return float(torch.trapezoid(probabilities.double()) / (len(probabilities) - 1))
+
+
+def draw(picture, maps: Mapping[str, Tensor]):
+    """A picture and beside it its maps by the title to show; needs matplotlib.
+
+    Args:
+        picture: a PIL image, or an array `(H, W, 3)`, of the maps' size.
+        maps: `(H, W)` each. The colors reach to the 99th percentile of the absolute values; where
+            there are negative ones, white is 0.
+
+    Returns:
+        The figure.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, 1 + len(maps), figsize=(2.3 * (1 + len(maps)), 2.7), squeeze=False
+    )
+    axes = axes[0]
+    axes[0].imshow(picture)
+    axes[0].set_title("image", fontsize="small")
+    for ax, (title, map) in zip(axes[1:], maps.items(), strict=True):
+        most = map.abs().flatten().quantile(0.99).item()
+        signed = bool((map < 0).any())
+        ax.imshow(
+            map.numpy(),
+            cmap="RdBu_r" if signed else "viridis",
+            vmin=-most if signed else 0,
+            vmax=most or 1,
+        )
+        ax.set_title(title, fontsize="small")
+    for ax in axes:
+        ax.axis("off")
+    return figure

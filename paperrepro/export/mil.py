@@ -1,0 +1,573 @@
+"""The program of a Core ML package, executed with torch on any machine.
+
+    >>> program = mil.load("mobileone_s0.mlpackage")
+    >>> program(image)["logits"]                       # float32 throughout
+    >>> program(image, mode="float16")["logits"]       # every result stored as the file declares it
+
+A package holds one typed operation after the other, in Apple's Model Intermediate Language (MIL).
+Neither Core ML nor the converter takes part here: an operation does what its documentation in
+coremltools says (`coremltools.converters.mil.mil.ops.defs`), written down below as a small function
+of the parameters, under MIL's names. A parameter with a default may be absent from the file.
+
+Nothing is guessed. An operation or a parameter that is not in the table raises, and so does a
+result whose shape is not the one that the file declares.
+
+What runs is MIL as implemented here, never Core ML on a device. In "float16" the sums inside an
+operation are float32; an accelerator may sum in half precision.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .package import TORCH_TYPES, Bound, Literal, MilError, Operation, Type, fits, read, unpack
+
+MODES = ("float64", "float32", "float16")
+CASTS = {
+    "bool": torch.bool,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "int32": torch.int32,
+}
+Hook = Callable[[Operation, tuple], None]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant of the file.
+
+    Attributes:
+        value: a tensor, decompressed where it is compressed; a string or a list.
+        stored_bytes: what it takes in the file.
+        compression: the operation that decompresses it; nothing for a plain constant.
+        parts: of a compressed constant, what that operation gets.
+    """
+
+    value: object
+    stored_bytes: int
+    compression: str = ""
+    parts: dict[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """The main function of a package; `load` makes it.
+
+    Attributes:
+        opset: the version of the operations, such as "CoreML6" for iOS 16.
+        inputs: the declared types by name; an image is a float tensor of 0 to 255.
+        outputs: the names of the results.
+        operations: in the order of the file, without constants and their decompression.
+        constants: by name.
+        metadata: what the package says about itself.
+    """
+
+    path: Path
+    opset: str
+    inputs: dict[str, Type]
+    outputs: tuple[str, ...]
+    operations: tuple[Operation, ...]
+    constants: dict[str, Constant]
+    metadata: dict[str, str]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        inputs: Tensor | dict[str, Tensor],
+        mode: str = "float32",
+        hook: Hook | None = None,
+    ) -> dict[str, object]:
+        """Execute the program, operation by operation.
+
+        Args:
+            inputs: the tensor of the only input, or each input's by name.
+            mode: "float64" and "float32" compute and keep every floating number so, whatever the
+                file declares; only the weights are the file's. "float16" computes in float32 and
+                rounds each result that the file declares float16.
+            hook: called after each operation with it and its results.
+
+        Returns:
+            The outputs by name; of a classifier the label and a dictionary of probabilities.
+
+        Raises:
+            ValueError: an unknown mode, a missing input, or one of another shape.
+            MilError: an operation that cannot be executed as the file says.
+        """
+        if mode not in MODES:
+            raise ValueError(f"unknown mode {mode!r}; use one of {', '.join(MODES)}")
+        values = self.check_inputs(inputs, mode)
+        last_use = {
+            name: index
+            for index, operation in enumerate(self.operations)
+            for name in operands(operation)
+        }
+        for index, operation in enumerate(self.operations):
+            try:
+                results = self.execute(operation, values, mode)
+            except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+                reason = " ".join(str(error).split())
+                place = f"{self.path}: {operation.type} {operation.name!r}"
+                raise MilError(f"{place}: {reason}") from error
+            values.update(zip(operation.outputs, results, strict=True))
+            if hook:
+                hook(operation, results)
+            for name in {*operands(operation)} - {*self.outputs}:
+                if last_use[name] == index:
+                    values.pop(name, None)
+        return {name: values[name] for name in self.outputs}
+
+    def check_inputs(self, inputs: Tensor | dict[str, Tensor], mode: str) -> dict[str, object]:
+        if isinstance(inputs, Tensor):
+            inputs = dict.fromkeys(self.inputs, inputs) if len(self.inputs) == 1 else {}
+        if inputs.keys() != self.inputs.keys():
+            raise ValueError(
+                f"{self.path} takes {', '.join(self.inputs)}, not {', '.join(inputs) or 'a tensor'}"
+            )
+        values = {}
+        for name, declared in self.inputs.items():
+            if not fits(inputs[name].shape, declared.shape):
+                raise ValueError(
+                    f"{self.path} takes {name} of the shape {declared.shape}, not "
+                    f"{tuple(inputs[name].shape)}"
+                )
+            values[name] = stored(inputs[name].to(TORCH_TYPES[declared.dtype]), declared, mode)
+        return values
+
+    def execute(self, operation: Operation, values: dict[str, object], mode: str) -> tuple:
+        """The results of one operation, each as the mode keeps it."""
+
+        def value(bound: Bound) -> object:
+            if isinstance(bound, Literal):
+                return wide(bound.value, mode)
+            return values[bound] if bound in values else wide(self.constants[bound].value, mode)
+
+        arguments = {
+            parameter: [value(each) for each in bound] if parameter == "values" else value(bound)
+            for parameter, bound in operation.inputs.items()
+        }
+        results = evaluate(operation.type, arguments)
+        results = tuple(results) if isinstance(results, list | tuple) else (results,)
+        declared = tuple(operation.outputs.values())
+        if len(results) != len(declared):
+            raise ValueError(f"gives {len(results)} results, and the file declares {len(declared)}")
+        return tuple(stored(*pair, mode) for pair in zip(results, declared, strict=True))
+
+
+def load(path: str | Path) -> Program:
+    """The program of a package, its constants decompressed.
+
+    Args:
+        path: a folder `.mlpackage`, whoever made it.
+
+    Raises:
+        MilError: it is not the package of an ML program, it is damaged, or it has a part that is
+            not implemented.
+        ValueError: coremltools is missing.
+    """
+    path = Path(path)
+    file = read(path)
+    constants: dict[str, Constant] = {}
+    operations = []
+    known = {*file.inputs}
+    for operation in file.operations:
+        for name in operands(operation):
+            if name not in known:
+                raise MilError(
+                    f"{path}: {operation.type} {operation.name!r} takes {name!r}, which nothing "
+                    "before it gives"
+                )
+        known |= operation.outputs.keys()
+        if operation.type == "const":
+            literal = operation.inputs["val"]
+            constants[operation.name] = Constant(literal.value, literal.stored_bytes)
+        elif operation.type.startswith("constexpr_"):
+            constants[operation.name] = decompressed(operation, constants, path)
+        else:
+            operations.append(operation)
+    if not known.issuperset(file.outputs):
+        raise MilError(f"{path}: nothing gives the outputs {', '.join(file.outputs)}")
+    return Program(
+        path, file.opset, file.inputs, file.outputs, tuple(operations), constants, file.metadata
+    )
+
+
+def decompressed(operation: Operation, constants: dict[str, Constant], path: Path) -> Constant:
+    """The value of an operation whose operands are constants."""
+    found = {
+        parameter: bound if isinstance(bound, Literal) else constants[bound]
+        for parameter, bound in operation.inputs.items()
+    }
+    parts = {parameter: each.value for parameter, each in found.items()}
+    (declared,) = operation.outputs.values()
+    try:
+        value = stored(evaluate(operation.type, parts), declared, "float32")
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise MilError(f"{path}: {operation.type} {operation.name!r}: {error}") from error
+    size = sum(each.stored_bytes for each in found.values())
+    return Constant(value.to(TORCH_TYPES[declared.dtype]), size, operation.type, parts)
+
+
+def constant(program: Program, bound: Bound) -> Constant | None:
+    """The constant that a parameter is bound to, or None where it is computed."""
+    if isinstance(bound, Literal):
+        return Constant(bound.value, bound.stored_bytes)
+    return program.constants.get(bound)
+
+
+def operands(operation: Operation) -> list[str]:
+    """The names of the values that an operation uses, in the order of its parameters."""
+    bounds = []
+    for bound in operation.inputs.values():
+        bounds += bound if isinstance(bound, tuple) else (bound,)
+    return [bound for bound in bounds if isinstance(bound, str)]
+
+
+def wide(value: object, mode: str) -> object:
+    """A floating tensor in the type in which the mode computes; anything else as it is."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.to(torch.float64 if mode == "float64" else torch.float32)
+    return value
+
+
+def stored(value: object, declared: Type, mode: str) -> object:
+    """A result as the mode keeps one of the declared type."""
+    if not isinstance(value, Tensor):
+        return value
+    dtype = TORCH_TYPES[declared.dtype]
+    if not fits(value.shape, declared.shape):
+        raise ValueError(f"gives {tuple(value.shape)}, and the file declares {declared.shape}")
+    if dtype.is_floating_point != value.is_floating_point():
+        raise ValueError(f"gives {value.dtype}, and the file declares {declared.dtype}")
+    if not dtype.is_floating_point:
+        return value.to(dtype)
+    return wide(value.half() if mode == declared.dtype == "float16" else value, mode)
+
+
+def evaluate(kind: str, arguments: dict[str, object]) -> object:
+    """The result of an operation of that type.
+
+    Raises:
+        ValueError: it is not in the table, or has other parameters.
+    """
+    if kind not in OPERATIONS:
+        raise ValueError(f"the operation {kind} is not implemented in paperrepro.export.mil")
+    try:
+        inspect.signature(OPERATIONS[kind]).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(f"has other parameters than are implemented: {error}") from error
+    return OPERATIONS[kind](**arguments)
+
+
+def unary(function: Callable) -> Callable:
+    return lambda x: function(x)
+
+
+def binary(function: Callable) -> Callable:
+    return lambda x, y: function(x, y)
+
+
+def reduction(function: Callable) -> Callable:
+    return lambda x, axes=None, keep_dims=False: function(
+        x, numbers(axes) or tuple(range(x.ndim)), bool(keep_dims)
+    )
+
+
+def numbers(values: Tensor | None) -> tuple[int, ...]:
+    """The numbers of a tensor; none of None."""
+    return () if values is None else tuple(values.flatten().tolist())
+
+
+TORCH_UNARY = "abs ceil cos erf exp floor logical_not relu sigmoid sign sin sqrt square tanh"
+TORCH_BINARY = "add logical_and logical_or maximum minimum mul pow sub"
+
+OPERATIONS: dict[str, Callable] = {
+    **{name: unary(getattr(torch, name)) for name in TORCH_UNARY.split()},
+    **{name: binary(getattr(torch, name)) for name in TORCH_BINARY.split()},
+    "equal": binary(torch.eq),
+    "floor_div": binary(torch.floor_divide),
+    "greater": binary(torch.gt),
+    "greater_equal": binary(torch.ge),
+    "less": binary(torch.lt),
+    "less_equal": binary(torch.le),
+    "mod": binary(torch.remainder),
+    "not_equal": binary(torch.ne),
+    "real_div": lambda x, y: torch.true_divide(x, y),
+    "identity": lambda x: x,
+    "relu6": lambda x: F.relu6(x),
+    "silu": lambda x: F.silu(x),
+    "softsign": lambda x: F.softsign(x),
+    "clip": lambda x, alpha, beta: x.clamp(alpha, beta),
+    "clamped_relu": lambda x, alpha, beta: torch.where(x >= 0, x, alpha * x).minimum(beta),
+    "elu": lambda x, alpha: torch.where(x >= 0, x, alpha * torch.expm1(x)),
+    "leaky_relu": lambda x, alpha: torch.where(x >= 0, x, alpha * x),
+    "linear_activation": lambda x, alpha, beta: alpha * x + beta,
+    "prelu": lambda x, alpha: F.prelu(x, alpha),
+    "sigmoid_hard": lambda x, alpha, beta: (alpha * x + beta).clamp(0, 1),
+    "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
+    "threshold": lambda x, alpha: x.clamp(min=alpha),
+    "thresholded_relu": lambda x, alpha: torch.where(x >= alpha, x, torch.zeros_like(x)),
+    "inverse": lambda x, epsilon=1e-4: 1 / (x + epsilon),
+    "log": lambda x, epsilon=1e-45: torch.log(x + epsilon),
+    "rsqrt": lambda x, epsilon=1e-12: torch.rsqrt(x + epsilon),
+    "softmax": lambda x, axis=-1: torch.softmax(x, int(axis)),
+    "reduce_max": reduction(torch.amax),
+    "reduce_mean": reduction(torch.mean),
+    "reduce_min": reduction(torch.amin),
+    "reduce_sum": reduction(torch.sum),
+    "reduce_l2_norm": reduction(lambda x, axes, keep: x.square().sum(axes, keep).sqrt()),
+    "linear": lambda x, weight, bias=None: F.linear(x, weight, bias),
+    "select": lambda cond, a, b: torch.where(cond, a, b),
+    "shape": lambda x: torch.tensor(x.shape, dtype=torch.int32),
+    "stack": lambda values, axis: torch.stack(values, int(axis)),
+    "tile": lambda x, reps: x.repeat(numbers(reps)),
+    "transpose": lambda x, perm: x.permute(numbers(perm)).contiguous(),
+}
+
+
+def operation(function: Callable) -> Callable:
+    """Puts a function into the table under its name."""
+    OPERATIONS[function.__name__.removesuffix("_")] = function
+    return function
+
+
+@operation
+def cast(x, dtype):
+    if dtype not in CASTS:
+        raise ValueError(f"to {dtype!r} is not implemented")
+    if x.is_floating_point() and CASTS[dtype].is_floating_point:
+        return x  # `stored` rounds it where the mode asks for that
+    return x.to(CASTS[dtype])
+
+
+@operation
+def conv(x, weight, pad_type="valid", bias=None, strides=None, pad=None, dilations=None, groups=1):
+    dimensions = weight.ndim - 2
+    stride = numbers(strides) or (1,) * dimensions
+    dilation = numbers(dilations) or (1,) * dimensions
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    x = padded(x, pad_type, pad, reach, stride)
+    if dimensions == 2 and groups == x.shape[1]:
+        x = x.contiguous(memory_format=torch.channels_last)  # else large kernels take seconds
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[dimensions - 1]
+    return convolve(x, weight, bias, stride, 0, dilation, int(groups)).contiguous()
+
+
+def padded(x, pad_type, pad, reach, stride, value=0.0):
+    """A map with its margins; `reach` is how far the kernel extends along each side.
+
+    "same" is implemented where MIL's documentation leaves no choice: odd kernels at stride 1.
+    """
+    if pad_type == "valid":
+        return x
+    if pad_type == "custom":
+        margins = numbers(pad) or (0,) * (2 * len(reach))
+    elif pad_type in ("same", "same_lower") and {1} == {*stride} == {k % 2 for k in reach}:
+        margins = [k // 2 for k in reach for _ in range(2)]
+    else:
+        raise ValueError(f"pad_type {pad_type!r} of {reach} at {stride} is not implemented")
+    return F.pad(x, from_last(margins), value=value) if any(margins) else x
+
+
+def from_last(margins: Sequence[int]) -> list[int]:
+    """Pairs of margins from the last side to the first, as `F.pad` takes them."""
+    pairs = list(zip(margins[::2], margins[1::2], strict=True))
+    return [margin for pair in reversed(pairs) for margin in pair]
+
+
+@operation
+def pad_(x, pad, mode="constant", constant_val=0.0):
+    if mode not in ("constant", "reflect", "replicate"):
+        raise ValueError(f"mode {mode!r} is not implemented")
+    return F.pad(x, from_last(numbers(pad)), mode, float(constant_val))
+
+
+@operation
+def matmul(x, y, transpose_x=False, transpose_y=False):
+    return (x.mT if transpose_x else x) @ (y.mT if transpose_y else y)
+
+
+@operation
+def max_pool(x, kernel_sizes, pad_type, strides=None, pad=None, ceil_mode=False):
+    kernel = numbers(kernel_sizes)
+    stride = numbers(strides) or (1,) * len(kernel)
+    x = padded(x, pad_type, pad, kernel, stride, value=-math.inf)
+    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1]
+    return pool(x, kernel, stride, ceil_mode=bool(ceil_mode))
+
+
+@operation
+def avg_pool(
+    x,
+    kernel_sizes,
+    pad_type,
+    strides=None,
+    pad=None,
+    exclude_padding_from_average=False,
+    ceil_mode=False,
+):
+    if ceil_mode:
+        raise ValueError("ceil_mode is not implemented")
+    kernel = numbers(kernel_sizes)
+    stride = numbers(strides) or (1,) * len(kernel)
+    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel) - 1]
+    mean = pool(padded(x, pad_type, pad, kernel, stride), kernel, stride)
+    if exclude_padding_from_average:
+        ones = padded(torch.ones_like(x), pad_type, pad, kernel, stride)
+        mean = mean / pool(ones, kernel, stride)
+    return mean
+
+
+@operation
+def batch_norm(x, mean, variance, gamma=None, beta=None, epsilon=1e-5):
+    return F.batch_norm(x, mean, variance, gamma, beta, eps=float(epsilon))
+
+
+@operation
+def layer_norm(x, axes=None, gamma=None, beta=None, epsilon=1e-5):
+    axes = [axis % x.ndim for axis in numbers(axes) or range(x.ndim)]
+    centred = x - x.mean(axes, keepdim=True)
+    x = centred / (centred.square().mean(axes, keepdim=True) + epsilon).sqrt()
+    shape = [side if axis in axes else 1 for axis, side in enumerate(x.shape)]
+    x = x if gamma is None else x * gamma.reshape(shape)
+    return x if beta is None else x + beta.reshape(shape)
+
+
+@operation
+def instance_norm(x, gamma=None, beta=None, epsilon=1e-5):
+    return F.instance_norm(x, weight=gamma, bias=beta, eps=float(epsilon))
+
+
+@operation
+def gelu(x, mode="EXACT"):
+    if mode == "SIGMOID_APPROXIMATION":
+        return x * torch.sigmoid(1.702 * x)
+    approximations = {"EXACT": "none", "TANH_APPROXIMATION": "tanh"}
+    if mode not in approximations:
+        raise ValueError(f"mode {mode!r} is not implemented")
+    return F.gelu(x, approximate=approximations[mode])
+
+
+@operation
+def reshape(x, shape):
+    shape = numbers(shape)
+    if 0 in shape and len(shape) != x.ndim:
+        raise ValueError(f"to {shape}: a 0 keeps a side, and there are {x.ndim}")
+    return x.reshape([side or x.shape[axis] for axis, side in enumerate(shape)])
+
+
+@operation
+def expand_dims(x, axes):
+    rank = x.ndim + axes.numel()
+    for axis in sorted(axis % rank for axis in numbers(axes)):
+        x = x.unsqueeze(axis)
+    return x
+
+
+@operation
+def squeeze(x, axes=None):
+    return x.squeeze() if axes is None else x.squeeze(numbers(axes))
+
+
+@operation
+def concat(values, axis, interleave=False):
+    if interleave:
+        raise ValueError("interleave is not implemented")
+    return torch.cat(values, int(axis))
+
+
+@operation
+def split(x, axis, num_splits=None, split_sizes=None):
+    if split_sizes is None:
+        split_sizes = torch.tensor([x.shape[int(axis)] // int(num_splits)] * int(num_splits))
+    return x.split_with_sizes(numbers(split_sizes), int(axis))
+
+
+@operation
+def slice_by_index(x, begin, end, stride=None, begin_mask=None, end_mask=None, squeeze_mask=None):
+    masks = [numbers(mask) or (False,) * x.ndim for mask in (begin_mask, end_mask, squeeze_mask)]
+    steps = numbers(stride) or (1,) * x.ndim
+    index = tuple(
+        start if single else slice(None if first else start, None if last else stop, step)
+        for start, stop, step, first, last, single in zip(
+            numbers(begin), numbers(end), steps, *masks, strict=True
+        )
+    )
+    return torch.from_numpy(np.array(x.numpy()[index]))
+
+
+@operation
+def slice_by_size(x, begin, size):
+    for axis, (start, length) in enumerate(zip(numbers(begin), numbers(size), strict=True)):
+        x = x.narrow(axis, start, x.shape[axis] - start if length == -1 else length)
+    return x
+
+
+@operation
+def gather(x, indices, axis=0, batch_dims=0, validate_indices=False):
+    if batch_dims:
+        raise ValueError("batch_dims is not implemented")
+    return torch.from_numpy(np.array(np.take(x.numpy(), indices.numpy(), int(axis))))
+
+
+@operation
+def classify(probabilities, classes):
+    values = probabilities.flatten()
+    return classes[int(values.argmax())], dict(zip(classes, values.tolist(), strict=True))
+
+
+# Compressed constants. Those up to iOS 17 have their bits packed in bytes and declare a shape;
+# iOS 18 has types of few bits.
+
+
+@operation
+def constexpr_affine_dequantize(quantized_data, zero_point, scale, axis):
+    shape = [1] * quantized_data.ndim
+    shape[int(axis)] = -1
+    scale, zero = (each.float().reshape(shape if each.ndim else ()) for each in (scale, zero_point))
+    return scale * (quantized_data.float() - zero)
+
+
+@operation
+def constexpr_blockwise_shift_scale(data, scale, offset=None):
+    place = block_of(data.shape, scale.shape)
+    shifted = data.float() if offset is None else data.float() - offset[place].float()
+    return scale[place].float() * shifted
+
+
+@operation
+def constexpr_lut_to_dense(lut, indices, shape=None, vector_axis=None):
+    if shape is not None:
+        places = unpack(indices.numpy(), round(math.log2(lut.numel())), math.prod(numbers(shape)))
+        return lut[places.long()].reshape(numbers(shape))
+    if lut.ndim != indices.ndim + 2 or lut.shape[-1] != 1:
+        raise ValueError("a table of vectors is not implemented")
+    return lut[(*block_of(indices.shape, lut.shape[:-2]), indices.long(), 0)]
+
+
+def block_of(shape: Sequence[int], counts: Sequence[int]) -> tuple[Tensor, ...]:
+    """The indices of the block in which each element lies, with so many blocks along each side."""
+    grid = []
+    for axis, (side, count) in enumerate(zip(shape, counts, strict=True)):
+        if side % count:
+            raise ValueError(f"has {count} blocks along a side of {side}")
+        position = torch.arange(side) // (side // count)
+        grid.append(position.reshape([-1 if axis == i else 1 for i in range(len(shape))]))
+    return tuple(grid)
+
+
+@operation
+def constexpr_sparse_to_dense(nonzero_data, mask, shape=None):
+    if shape is not None:
+        mask = unpack(mask.numpy(), 1, math.prod(numbers(shape))).reshape(numbers(shape))
+    dense = torch.zeros(mask.shape, dtype=nonzero_data.dtype)
+    if int(mask.sum()) != nonzero_data.numel():
+        raise ValueError(f"has {nonzero_data.numel()} values for {int(mask.sum())} places")
+    dense[mask.bool()] = nonzero_data
+    return dense

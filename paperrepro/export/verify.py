@@ -1,0 +1,300 @@
+"""Is a saved package the network? Four questions, each answered from the file.
+
+1. Is a float32 package of the same network right? It is converted anew, as the *twin*, saved,
+   executed by `mil`, and compared with PyTorch: relative L2 error of the logits up to 1e-5. In
+   float32 even a wrong mode of GELU shows, which float16 hides in its rounding.
+2. Is the package its twin? The programs are walked through side by side, from their outputs: the
+   same operations, parameters and shapes, and each float16 constant the half of its float32 one.
+   A compressed constant lies as near to it as its method can.
+3. Does every value stay in the range of float16? Else the first operation that leaves it is named.
+4. What does float16 cost? The error of the logits, and how often the answer stays.
+
+A package that passes is verified against the MIL semantics as implemented here; Core ML did not run
+it. Constants are compared bit by bit: verify on the machine that exported, for another one may fold
+a BatchNorm with another last bit.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..reparam import reparameterize
+from . import mil
+from .coreml import (
+    Settings,
+    convert,
+    labels_of,
+    logits_of,
+    reference,
+    relative_error,
+    save,
+)
+from .mil import Constant, Program
+from .package import Bound, Operation
+
+FLOAT32_LIMIT = 1e-5
+SMALLEST_HALF = 2.0**-24
+HALF_STEP = 2.0**-10  # the distance of neighbouring float16 numbers over the smaller one, at most
+
+
+class VerificationError(ValueError):
+    """A package that is not the network; the message names the first difference."""
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What was found of a package that passed.
+
+    Attributes:
+        images: how many were tried.
+        operations, constants: how many were compared with the float32 twin's.
+        float32_error: the twin's relative L2 error against PyTorch, the largest of all images.
+        float16_error: the same of the package in simulated float16; None of a float32 package.
+        peak: the largest magnitude of any value in it, of 65,504 at most.
+        peak_at: the operation that gives it.
+        agreement: the share of the images for which the package gives PyTorch's answer.
+        margin: the smallest distance between PyTorch's best and second logit.
+        deviation: the largest difference of a logit from PyTorch's. An answer is certain where the
+            margin is more than twice that.
+    """
+
+    path: Path
+    images: int
+    operations: int
+    constants: int
+    float32_error: float
+    float16_error: float | None
+    peak: float
+    peak_at: str
+    agreement: float
+    margin: float
+    deviation: float
+
+
+def verify_coreml(
+    package: str | os.PathLike, model: nn.Module, images: Tensor
+) -> VerificationReport:
+    """Execute a package on images, and compare file and results with the network's.
+
+    Args:
+        package: a folder that `export_coreml` wrote.
+        model: the network it was made of, in any mode, re-parameterized or not.
+        images: uint8, shape `(N, 3, H, W)`, of the package's size.
+
+    Raises:
+        VerificationError: the package is not the network, or leaves the range of float16.
+        MilError: the package is damaged, or cannot be executed.
+        ValueError: other images, or a package that `export_coreml` did not make.
+    """
+    program = mil.load(package)
+    settings = Settings.of(program)
+    shape = (3, settings.size, settings.size)
+    if images.dtype != torch.uint8 or images.shape[1:] != shape or not len(images):
+        raise ValueError(
+            f"{package} takes uint8 images of shape (N, {', '.join(map(str, shape))}), not "
+            f"{images.dtype} of {tuple(images.shape)}"
+        )
+    network = reparameterize(model).cpu().float()
+    expected = reference(network, settings, images)
+    with tempfile.TemporaryDirectory() as folder:
+        twin = load_twin(program, network, settings, Path(folder))
+        operations, constants = compare_programs(program, twin)
+        float32_error = relative_error(logits_of(twin, images, "float32"), expected)
+    if not float32_error <= FLOAT32_LIMIT:
+        raise VerificationError(
+            f"{package}: in float32 the logits differ from PyTorch's by {float32_error:.2g} of "
+            f"their norm; at most {FLOAT32_LIMIT:g} is rounding"
+        )
+    watch = Watch(program.path, settings.precision)
+    found = logits_of(program, images, settings.precision, watch)
+    best = expected.topk(2, dim=1).values
+    return VerificationReport(
+        path=Path(package),
+        images=len(images),
+        operations=operations,
+        constants=constants,
+        float32_error=float32_error,
+        float16_error=relative_error(found, expected) if settings.precision == "float16" else None,
+        peak=watch.peak,
+        peak_at=watch.peak_at,
+        agreement=(found.argmax(1) == expected.argmax(1)).double().mean().item(),
+        margin=(best[:, 0] - best[:, 1]).min().item(),
+        deviation=(found - expected).abs().max().item(),
+    )
+
+
+class Watch:
+    """A hook that keeps the largest value, and stops at the first that is not finite."""
+
+    def __init__(self, path: Path, precision: str) -> None:
+        self.path, self.precision = path, precision
+        self.peak, self.peak_at = 0.0, ""
+
+    def __call__(self, operation: Operation, results: tuple) -> None:
+        for result in results:
+            if not isinstance(result, Tensor) or not result.is_floating_point():
+                continue
+            largest = result.abs().max().item()
+            if not largest < float("inf"):
+                raise VerificationError(
+                    f"{self.path}: {operation.type} {operation.name!r} leaves the range of "
+                    f"{self.precision} ({torch.finfo(getattr(torch, self.precision)).max:,.0f}), "
+                    f"after values of up to {self.peak:,.0f} at {self.peak_at!r}; keep the values "
+                    "of the network smaller, or export with precision='float32'"
+                )
+            if largest > self.peak:
+                self.peak, self.peak_at = largest, operation.name
+
+
+def load_twin(program: Program, network: nn.Module, settings: Settings, folder: Path) -> Program:
+    """The network converted as the package was, but in float32 and without compression."""
+    plain = replace(settings, precision="float32", compress=None)
+    converted, _ = convert(network, plain, labels_of(program))
+    save(converted, folder / "twin.mlpackage")
+    return mil.load(folder / "twin.mlpackage")
+
+
+def compare_programs(program: Program, twin: Program) -> tuple[int, int]:
+    """Walk through two programs from their outputs to their inputs, casts of floats left out.
+
+    Returns:
+        How many operations and how many constants were compared.
+
+    Raises:
+        VerificationError: naming the first that differs.
+    """
+    programs = program, twin
+    if program.outputs != twin.outputs or program.inputs.keys() != twin.inputs.keys():
+        raise VerificationError(f"{program.path} has other inputs or outputs than its network")
+    makers = [producers(each) for each in programs]
+    waiting: list[tuple[Bound, Bound, str]] = [(name, name, "the output") for name in twin.outputs]
+    compared, constants = set(), 0
+    while waiting:
+        *bounds, where = waiting.pop()
+        ours, theirs = map(source, programs, makers, bounds)
+        if ours in program.inputs or theirs in twin.inputs:
+            if ours != theirs:
+                raise VerificationError(f"{program.path}: {where} is bound to {ours!r}")
+            continue
+        values = [mil.constant(*each) for each in zip(programs, (ours, theirs), strict=True)]
+        if any(values):
+            if difference := differing(*values):
+                raise VerificationError(f"{program.path}: {where} {difference}")
+            constants += 1
+            continue
+        made = makers[0][ours], makers[1][theirs]
+        if outline(*made[0]) != outline(*made[1]):
+            raise VerificationError(
+                f"{program.path}: {where} is {text(*made[0])}, and the network has {text(*made[1])}"
+            )
+        names = tuple(operation.name for operation, _ in made)
+        if names not in compared:
+            compared.add(names)
+            waiting += operand_pairs(*(operation for operation, _ in made))
+    return len(compared), constants
+
+
+def operand_pairs(ours: Operation, theirs: Operation) -> Iterator[tuple[Bound, Bound, str]]:
+    for parameter in theirs.inputs:
+        pair = ours.inputs[parameter], theirs.inputs[parameter]
+        pairs = zip(*pair, strict=True) if isinstance(pair[0], tuple) else [pair]
+        for each in pairs:
+            yield *each, f"{parameter} of {ours.type} {ours.name!r}"
+
+
+def producers(program: Program) -> dict[str, tuple[Operation, int]]:
+    """Of each result the operation that gives it, and which of its results it is."""
+    return {
+        name: (operation, index)
+        for operation in program.operations
+        for index, name in enumerate(operation.outputs)
+    }
+
+
+def source(program: Program, makers: dict, bound: Bound) -> Bound:
+    """What a value is before it was cast from one floating type to another."""
+    while isinstance(bound, str) and bound in makers and makers[bound][0].type == "cast":
+        cast = makers[bound][0]
+        before = cast.inputs["x"]
+        types = program.inputs | (makers[before][0].outputs if before in makers else {})
+        if not {cast.outputs[bound].dtype, types[before].dtype} <= {"float16", "float32"}:
+            break
+        bound = before
+    return bound
+
+
+def outline(operation: Operation, index: int) -> tuple:
+    """What must be the same where two values are results, the operands apart."""
+    parameters = {
+        parameter: len(bound) if isinstance(bound, tuple) else 1
+        for parameter, bound in operation.inputs.items()
+    }
+    return index, operation.type, parameters, [each.shape for each in operation.outputs.values()]
+
+
+def text(operation: Operation, index: int) -> str:
+    declared = list(operation.outputs.values())[index]
+    return f"result {index} of {operation.type} {operation.name!r}, shape {declared.shape}"
+
+
+def differing(ours: Constant | None, twin: Constant | None) -> str:
+    """How a constant differs from what it should be; nothing where it does not."""
+    if ours is None or twin is None:
+        return f"is {'computed' if ours is None else 'a constant'}, unlike the network's"
+    found, expected = ours.value, twin.value
+    if not isinstance(expected, Tensor):
+        return "" if found == expected else f"is {found!r}, and the network has {expected!r}"
+    if not isinstance(found, Tensor) or found.shape != expected.shape:
+        return "has another shape than the network's"
+    if not expected.is_floating_point():
+        same = torch.equal(found.double(), expected.double())
+        return "" if same else f"is {found.tolist()}, and the network has {expected.tolist()}"
+    wrong = ~allowed(ours, expected)
+    if not wrong.any():
+        return ""
+    kind = ours.compression or str(found.dtype).removeprefix("torch.")
+    return (
+        f"differs from the network's in {int(wrong.sum()):,} of {wrong.numel():,} numbers, more "
+        f"than {kind} explains"
+    )
+
+
+def allowed(ours: Constant, expected: Tensor) -> Tensor:
+    """Which numbers of a constant are what the method of its storage makes of `expected`.
+
+    A plain constant is exact: the half in float16. Only the converter keeps a number whose half
+    would be 0 at the smallest half.
+    """
+    found = ours.value.float()
+    if not ours.compression:
+        if ours.value.dtype != torch.float16:
+            return found == expected
+        half = expected.half().float()
+        kept = (half == 0) & (expected != 0) & (found == expected.sign() * SMALLEST_HALF)
+        return (found == half) | kept
+    rounding = HALF_STEP * expected.abs().max()
+    if "sparse" in ours.compression:
+        zero = found == 0
+        limit = expected[~zero].abs().min() if not zero.all() else 0
+        return torch.where(zero, expected.abs() <= limit + rounding, found == expected.half())
+    if "lut" in ours.compression:
+        table = ours.parts["lut"].float().flatten().unique()
+        above = torch.bucketize(expected, table).clamp(1, len(table) - 1)
+        nearest = torch.stack([(expected - table[above - i]).abs() for i in (0, 1)]).amin(0)
+        return (found - expected).abs() <= nearest + rounding
+    return (found - expected).abs() <= step(ours) / 2 + rounding
+
+
+def step(quantized: Constant) -> Tensor:
+    """The distance of neighbouring values of a linearly quantized constant, per element."""
+    numbers = "data" if "data" in quantized.parts else "quantized_data"
+    levels = quantized.parts[numbers]
+    one_higher = mil.evaluate(
+        quantized.compression, quantized.parts | {numbers: levels.short() + 1}
+    )
+    return (one_higher - mil.evaluate(quantized.compression, quantized.parts)).abs()

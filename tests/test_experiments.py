@@ -1,0 +1,256 @@
+"""The ablations: what they compare, how they run and resume, and that what is stored is theirs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from paperrepro.cli import app
+from paperrepro.datasets import load_data
+from paperrepro.results import load_result
+from paperrepro.training.evaluation import evaluate
+from paperrepro.training.experiments import (
+    EXPERIMENTS,
+    TEACHER,
+    Experiment,
+    find_experiment,
+    keep_weights,
+    recipes_json,
+    run_experiment,
+    summary,
+)
+from paperrepro.training.recipe import changes
+from paperrepro.training.trainer import transform_for_validation
+from paperrepro.weights import create_model, load_model
+
+DATA = Path(__file__).parents[1] / "data"
+TRAINED = ("shapes", "cifar10")
+STORED = [
+    path.stem.removeprefix("experiment-")
+    for path in sorted((DATA / "results").glob("experiment-*.json"))
+]
+
+TINIEST = {"widths": (0.25, 0.125, 0.125, 0.125), "blocks": (1, 1, 1, 1), "k": 1}
+TRIAL = Experiment(
+    source="a test",
+    data="shapes",
+    common={"epochs": 2, "batch_size": 4},
+    variants={
+        "with": ("mobileone_s0", {"config": TINIEST}),
+        "without": ("mobileone_s0", {"config": TINIEST | {"branches": False}}),
+        "taught": (
+            "mobileone_s0",
+            {"config": TINIEST, "distillation": "hard", "distillation_weight": 1.0},
+        ),
+    },
+    teacher=("fasternet_t0", {"config": {"embed_dim": 8, "depths": (1, 1, 1, 1)}}),
+)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of two classes: bright pictures and dark ones."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for split, count in (("train", 6), ("val", 4)):
+        for label, shade in (("bright", 220), ("dark", 30)):
+            for i in range(count):
+                path = folder / split / label / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (32, 32), (shade + i,) * 3).save(path)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def trial(pictures, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    return runs, run_experiment(TRIAL, runs, data=pictures, seeds=2, progress=False)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_variant_can_be_built_and_trained(name):
+    experiment = EXPERIMENTS[name]
+    for label in [*experiment.variants, *([TEACHER] if experiment.teacher else [])]:
+        recipe = experiment.recipe(label)
+        with torch.device("meta"):
+            create_model(recipe.model, num_classes=16, **recipe.config)
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in TRAINED])
+def test_variants_differ_in_what_is_asked_and_in_nothing_else(name):
+    experiment = EXPERIMENTS[name]
+    first = experiment.recipe(next(iter(experiment.variants)))
+    allowed = {
+        "mobileone-training": {"progressive", "final_weight_decay", "ema"},
+        "rapidnet-mixers": {"config", "distillation", "teacher"},
+    }.get(name, {"config"})
+    for label in experiment.variants:
+        assert set(changes(experiment.recipe(label), first)) <= allowed
+
+
+def test_the_families_have_one_budget():
+    for name in TRAINED:
+        recipes = [EXPERIMENTS[name].recipe(label) for label in EXPERIMENTS[name].variants]
+        assert len({(r.epochs, r.batch_size, r.size, r.crop_scale) for r in recipes}) == 1
+
+
+def test_a_run_per_variant_and_seed(trial):
+    _, outcome = trial
+    runs = [(label, seed) for seed in (0, 1) for label in ("with", "without", "taught")]
+    assert list(zip(outcome.table["variant"], outcome.table["seed"], strict=True)) == [
+        (TEACHER, 0),
+        *runs,
+    ]
+    assert len(outcome.log) == 2 * len(outcome.table)
+    last = outcome.log.groupby(["variant", "seed"], sort=False)["val_loss"].last().tolist()
+    assert last == pytest.approx(outcome.table["val_loss"].tolist())
+    kparams = outcome.table.set_index("variant")["kparams"]
+    assert kparams["with"].max() > kparams["without"].max()
+    with_branches = outcome.table[outcome.table["variant"] == "with"]
+    assert with_branches["val_loss"].nunique() == 2, "the seeds do nothing"
+
+
+def test_the_teacher_is_the_one_that_was_trained(trial):
+    runs, _ = trial
+    recipe = json.loads((runs / "taught-0/recipe.json").read_text())
+    assert recipe["teacher"] == str(runs / "teacher/model.safetensors")
+    assert json.loads((runs / "with-0/recipe.json").read_text())["teacher"] is None
+
+
+def test_what_is_done_is_not_done_again_and_what_is_missing_is(trial, pictures):
+    runs, outcome = trial
+    kept = runs / "with-0/model.safetensors"
+    before = kept.stat().st_mtime_ns
+    lost = runs / "without-1/model.safetensors"
+    content = safetensors.torch.load_file(lost)
+    lost.unlink()
+    (runs / "without-1/last.pt").unlink()  # as if killed while the last epoch was written
+    again = run_experiment(TRIAL, runs, data=pictures, seeds=2, progress=False)
+    assert kept.stat().st_mtime_ns == before
+    torch.testing.assert_close(safetensors.torch.load_file(lost), content, rtol=0, atol=0)
+    columns = [name for name in outcome.table if name != "seconds"]
+    pd.testing.assert_frame_equal(again.table[columns], outcome.table[columns])
+
+
+def test_kept_weights_are_half_as_large_and_say_how_good_they_are(trial, pictures, tmp_path):
+    runs, _ = trial
+    kept = keep_weights(TRIAL, "trial", runs, tmp_path / "weights", data=pictures)
+    assert list(kept["file"]) == [f"trial-{label}.safetensors" for label in TRIAL.variants]
+    for row in kept.itertuples():
+        stored = tmp_path / "weights" / row.file
+        label = row.file.removeprefix("trial-").removesuffix(".safetensors")
+        full = runs / f"{label}-0" / "model.safetensors"
+        assert stored.stat().st_size < 0.7 * full.stat().st_size
+        model = load_model(stored)
+        assert next(model.parameters()).dtype == torch.float32
+        recipe = TRIAL.recipe(label)
+        score = evaluate(model, load_data(pictures).val, transform_for_validation(recipe))
+        assert row.top1_stored == round(score.top1, 2)
+
+
+def test_summary_has_mean_and_spread():
+    table = pd.DataFrame(
+        {
+            "variant": ["b", "a", "b", "a"],
+            "seed": [0, 0, 1, 1],
+            "kparams": [2.0, 1.0, 2.0, 1.0],
+            "top1": [50.0, 10.0, 54.0, 10.0],
+            "train_loss": [1.0, 2.0, 3.0, 2.0],
+            "val_loss": [1.0, 2.0, 3.0, 2.0],
+        }
+    )
+    found = summary(table).set_index("variant")
+    assert list(found.index) == ["b", "a"]
+    assert found.loc["b", ["top1", "std"]].tolist() == [52.0, 2.83]
+    assert found.loc["a", ["top1", "std", "seeds"]].tolist() == [10.0, 0.0, 2]
+
+
+def test_the_command(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick = replace(TRIAL, teacher=None, variants={"with": TRIAL.variants["with"]})
+    monkeypatch.setitem(EXPERIMENTS, "trial", quick)
+    run = CliRunner().invoke
+    options = ["--data", pictures, "--seeds", "1", "--out", "results", "--weights", "weights"]
+    result = run(app, ["experiment", "trial", *options, "--format", "csv"])
+    assert result.exit_code == 0, result.output
+    assert "with" in result.stdout
+    stored = load_result(tmp_path / "results/experiment-trial.csv")
+    assert stored.provenance["source"] == "a test"
+    assert stored.provenance["images"] == "12 for training, 8 for testing"
+    assert stored.provenance["command"] == (
+        f"paperrepro experiment trial --data {pictures} --seeds 1"
+    )
+    assert list(stored.table["variant"]) == ["with"]
+    assert json.loads((tmp_path / "results/experiment-trial.json").read_text())["with"]
+    assert (tmp_path / "weights/trial-with.safetensors").exists()
+
+
+def test_the_command_lists_the_experiments_and_refuses_others():
+    run = CliRunner().invoke
+    listed = run(app, ["experiment", "--format", "csv"])
+    assert all(name in listed.stdout for name in EXPERIMENTS)
+    wrong = run(app, ["experiment", "mobileone-branch"])
+    assert wrong.exit_code == 2 and "mobileone-branches" in wrong.stderr
+    nothing = run(app, ["experiment", "shapes", "--data", "nowhere"])
+    assert nothing.exit_code == 1 and "unknown data 'nowhere'" in nothing.stderr
+
+
+# What is stored.
+
+
+def test_most_experiments_were_run():
+    assert set(STORED) <= set(EXPERIMENTS)
+    assert set(EXPERIMENTS) - set(STORED) == {"mobilenetv2-kernels", "mobilenetv2-last-stage"}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_stored_results_are_of_this_experiment(name):
+    experiment = find_experiment(name)
+    stored = load_result(f"experiment-{name}")
+    table = stored.table[stored.table["variant"] != TEACHER]
+    assert set(table["variant"]) == set(experiment.variants)
+    command = stored.provenance["command"]
+    assert command.startswith(f"paperrepro experiment {name} ")
+    seeds = int(command.rpartition("--seeds ")[2])
+    assert (table.groupby("variant")["seed"].nunique() == seeds).all()
+    assert seeds >= 3 or name in TRAINED
+    recipes = (DATA / "results" / f"experiment-{name}.json").read_text(encoding="utf-8")
+    assert recipes == recipes_json(experiment), "the recipes changed: run the experiment again"
+    log = load_result(f"experiment-{name}-log").table
+    assert len(log) == stored.table["epochs"].sum()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_small_networks_learned(name):
+    table = load_result(f"experiment-{name}").table
+    chance = {"shapes": 100 / 16, "cifar10": 100 / 10}[name]
+    assert (table.groupby("variant")["top1"].min() > 3 * chance).all()
+
+
+def test_stored_networks_are_those_of_the_tables_and_within_8_megabytes():
+    files = {path.name: path.stat().st_size for path in (DATA / "weights").glob("*.safetensors")}
+    told = pd.concat([load_result(f"weights-{name}").table for name in TRAINED])
+    assert set(told["file"]) == set(files)
+    assert sum(files.values()) < 8e6
+    assert (told["top1"] - told["top1_stored"]).abs().max() < 1
+    for name in TRAINED:
+        kept = load_result(f"weights-{name}").table["top1"].tolist()
+        table = load_result(f"experiment-{name}").table
+        assert kept == table[table["seed"] == 0]["top1"].tolist()
+
+
+@pytest.mark.parametrize("family", ["mobileone", "replknet"])
+def test_a_stored_network_is_as_good_as_its_table_says(family):
+    told = load_result("weights-shapes").table.set_index("file")
+    model = load_model(DATA / "weights" / f"shapes-{family}.safetensors")
+    recipe = EXPERIMENTS["shapes"].recipe(family)
+    data = load_data("shapes", size=recipe.size)
+    score = evaluate(model, data.val, transform_for_validation(recipe))
+    assert score.top1 == pytest.approx(
+        told.loc[f"shapes-{family}.safetensors", "top1_stored"], abs=0.1
+    )
