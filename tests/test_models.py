@@ -1,6 +1,8 @@
 """The networks: sizes to the digit, agreement with timm, shapes, ablations, bad input."""
 
 import hashlib
+import subprocess
+import sys
 
 import pytest
 import timm
@@ -13,7 +15,7 @@ from paperrepro.benchmark.complexity import complexity, count_macs, count_parame
 from paperrepro.layouts import layouts
 from paperrepro.models import build_model, list_models
 from paperrepro.models.fasternet import PConv
-from paperrepro.models.layers import LayerScale, MaxRelative, roll
+from paperrepro.models.layers import LayerScale, MaxRelative, StridedPointwise, roll
 from paperrepro.models.mobilenetv2 import MobileNetV2
 from paperrepro.models.replknet import LargeKernel
 from paperrepro.reparam import reparameterize
@@ -382,6 +384,39 @@ def test_mobilenetv2_of_table_11(options):
     with torch.device("meta"):
         model = MobileNetV2(**dict(options))
     assert (count_parameters(model), count_macs(model)) == TABLE_11[options]
+
+
+def test_a_strided_pointwise_convolution_is_the_convolution():
+    ours = StridedPointwise(6, 4, 1, 2, groups=2)
+    images = torch.randn(2, 6, 7, 8, requires_grad=True)
+    theirs = nn.functional.conv2d(images, ours.weight, ours.bias, stride=2, groups=2)
+    torch.testing.assert_close(ours(images), theirs)
+    wanted = torch.autograd.grad(theirs.square().sum(), (images, *ours.parameters()))
+    got = torch.autograd.grad(ours(images).square().sum(), (images, *ours.parameters()))
+    torch.testing.assert_close(got, wanted)
+
+
+def test_channels_last_training_of_mobileone_leaves_foreign_memory_alone():
+    code = """
+import torch
+from paperrepro.models.layers import convolution
+torch.set_num_threads(1)
+scale = convolution(3, 48, 1, 2, bias=False).to(memory_format=torch.channels_last)
+images = torch.randn(2, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+for _ in range(20):
+    scale(images).sum().backward()
+    others = [torch.randn(100) for _ in range(100)]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr[-500:]}"
+
+
+def test_mobilenetv2_for_small_images():
+    model = MobileNetV2(5, blocks=(1, 1, 2, 2, 1, 2, 1), strides=(1, 1, 1, 2, 1, 2, 1)).eval()
+    sides = [stage.shape[-1] for stage in model.features(torch.randn(1, 3, 32, 32))]
+    assert sides == [16, 16, 8, 4]
+    with pytest.raises(ValueError, match=r"strides \(1, 2\); give seven"):
+        MobileNetV2(strides=(1, 2))
 
 
 def test_mobilenetv2_variants():

@@ -99,8 +99,10 @@ def convolution(
     groups: int = 1,
     bias: bool = True,
 ) -> nn.Conv2d:
-    """A convolution padded by half its kernel; our depthwise one where that may be faster."""
+    """A convolution padded by half its kernel; our own where PyTorch's is slow or breaks."""
     depthwise = groups == in_channels == out_channels
+    if kernel_size == 1 and stride > 1:
+        return StridedPointwise(in_channels, out_channels, 1, stride, groups=groups, bias=bias)
     if depthwise and kernel_size >= LARGE_KERNEL and stride == dilation == 1:
         return DepthwiseConv2d(out_channels, kernel_size, bias=bias)
     return nn.Conv2d(
@@ -113,6 +115,20 @@ def convolution(
         groups=groups,
         bias=bias,
     )
+
+
+class StridedPointwise(nn.Conv2d):
+    """A 1x1 convolution with a stride, computed of the pixels that it reads only.
+
+    With torch 2.15 on x86-64 the weight gradient of `nn.Conv2d(3, 48, 1, stride=2)`, the scale
+    branch of MobileOne's stem, overwrites memory that is not its own (a crash, later or at once)
+    for two channels_last images of 224 pixels.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.stride
+        x = x[:, :, ::rows, ::columns]
+        return nn.functional.conv2d(x, self.weight, self.bias, groups=self.groups)
 
 
 class LayerScale(nn.Module):

@@ -6,6 +6,8 @@ them includes those of stride 2: only so do the parameters of Table 11 come out 
 (319 M at 9x9, 361 M at 13x13) fit no such network; counted, they are 466 M and 669 M.
 """
 
+from itertools import accumulate, pairwise
+
 from torch import nn
 from torchvision.models import MobileNetV2 as TorchvisionMobileNetV2
 from torchvision.models.mobilenetv2 import InvertedResidual
@@ -13,8 +15,9 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from .layers import Backbone, Branches, Chain, ConvNorm
 from .registry import register
 
-# torchvision's blocks 14 to 17: those behind the last halving, at stride 32 (7x7 for 224 pixels).
-LAST_STAGE = range(14, 18)
+# The expansion and the channels of MobileNetV2's seven groups of blocks (its Table 2).
+EXPANSIONS = (1, 6, 6, 6, 6, 6, 6)
+CHANNELS = (16, 24, 32, 64, 96, 160, 320)
 
 
 class MobileNetV2(Backbone):
@@ -26,6 +29,9 @@ class MobileNetV2(Backbone):
         shortcut: False leaves out every identity shortcut (Guideline 2, Table 2).
         small_kernel: 3 adds a parallel 3x3 branch beside each K x K one (Guideline 3, Table 3).
         dilation: of the K x K kernels (Section 5.3, Table 11: 3x3 dilated by 4 spans 9 pixels).
+        blocks, strides: of the seven groups; for small images fewer of the blocks halve the map.
+            The stages end before the second, third, fourth and sixth group; the last, 7x7 for
+            images of 224 pixels, holds the last two.
         width: the width multiplier.
     """
 
@@ -37,26 +43,34 @@ class MobileNetV2(Backbone):
         shortcut: bool = True,
         small_kernel: int | None = None,
         dilation: int = 1,
+        blocks: tuple[int, ...] = (1, 2, 3, 4, 3, 3, 1),
+        strides: tuple[int, ...] = (1, 2, 2, 2, 1, 2, 1),
         width: float = 1.0,
         num_classes: int = 1000,
     ) -> None:
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}; an odd kernel has a centre, use one")
-        net = TorchvisionMobileNetV2(num_classes=num_classes, width_mult=width)
+        if not len(blocks) == len(strides) == len(CHANNELS):
+            raise ValueError(f"blocks is {blocks}, strides {strides}; give seven numbers each")
+        net = TorchvisionMobileNetV2(
+            num_classes=num_classes,
+            width_mult=width,
+            inverted_residual_setting=[*zip(EXPANSIONS, CHANNELS, blocks, strides, strict=True)],
+        )
+        ends = [*accumulate(blocks, initial=1)]
         for index, block in enumerate(net.features):
             if not isinstance(block, InvertedResidual):
                 continue
             block.use_res_connect &= shortcut
-            if not last_stage_only or index in LAST_STAGE:
+            if not last_stage_only or index >= ends[5]:
                 depthwise = block.conv[-3]
                 depthwise[0], depthwise[1] = (
                     large_depthwise(depthwise[0], kernel_size, small_kernel, dilation),
                     nn.Identity(),
                 )
-        blocks = list(net.features)
         stages = [
-            Chain(blocks=nn.Sequential(*blocks[first:last]))
-            for first, last in ((2, 4), (4, 7), (7, 14), (14, 19))
+            Chain(blocks=net.features[first:last])
+            for first, last in pairwise((*ends[1:4], ends[5], None))
         ]
         head = Chain(
             pool=nn.AdaptiveAvgPool2d(1),
@@ -65,7 +79,7 @@ class MobileNetV2(Backbone):
             fc=net.classifier[1],
         )
         channels = [stage.blocks[-1].out_channels for stage in stages]
-        stem = nn.Sequential(*blocks[:2])
+        stem = net.features[: ends[1]]
         super().__init__(stem, stages, head, stage_channels=channels, num_classes=num_classes)
 
 

@@ -479,7 +479,10 @@ SMALL: dict[str, dict] = {
     "rapidnet": {
         "config": {"channels": (16, 32, 64, 128), "local": (1, 1, 2, 1), "dilated": (0, 0, 1, 1)},
     },
-    "mobilenetv2": {"config": {"width": 0.35}, "lr": 0.05},
+    "mobilenetv2": {
+        "config": {"width": 0.35, "blocks": (1, 1, 2, 2, 1, 2, 1), "strides": (1, 1, 1, 2, 1, 2, 1)},
+        "lr": 0.05,
+    },
 }
 ONE_HEAD = {"embed_dim": 128, "drop_path_rate": 0.0, "distilled": False}
 REASONS = {
