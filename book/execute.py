@@ -35,7 +35,7 @@ from tqdm import tqdm
 BOOK = Path(__file__).resolve().parent
 COPY = BOOK.parent / "build" / "book"
 COSTS = BOOK.parent / "data" / "results" / "chapter_costs.csv"
-PICTURE = BOOK / "_static" / "networks.png"
+PICTURE = BOOK / "_static" / "networks.webp"
 COST = ("seconds", "peak_memory_gb", "cpu_seconds")
 MARGIN = {"cpu_seconds": 5, "peak_memory_gb": 0.1}
 CARD = re.compile(r"^\d+ s on two CPU cores · \d+\.\d GB of memory", re.MULTILINE)
@@ -176,7 +176,7 @@ def write_card(notebook, cost):
 
 def save_picture(notebook):
     """Write the chart of the home page, which README shows too."""
-    images = re.findall(r'data:image/png;base64,([^"]+)', str(notebook))
+    images = re.findall(r'data:image/webp;base64,([^"]+)', str(notebook))
     PICTURE.write_bytes(base64.b64decode(images[0]))
 
 

@@ -66,12 +66,12 @@ def show(fig, alt):
     if not alt.strip():
         raise ValueError("A figure needs alt text: say what it shows.")
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", metadata={"Software": None})
+    fig.savefig(buffer, format="webp", pil_kwargs={"lossless": True})
     plt.close(fig)
     width = round(fig.get_figwidth() * 100)
     image = base64.b64encode(buffer.getvalue()).decode()
     tag = (
         f'<img alt="{html.escape(alt)}" width="{width}" style="max-width: 100%; height: auto" '
-        f'src="data:image/png;base64,{image}">'
+        f'src="data:image/webp;base64,{image}">'
     )
     display({"text/html": tag, "text/plain": alt}, raw=True)
