@@ -626,7 +626,7 @@ def test_core_ai(tmp_path):
 
 def test_without_core_ai(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "coreai_torch", None)
-    with pytest.raises(ValueError, match="pip install coreai-torch"):
+    with pytest.raises(ValueError, match=r"pip install .paperrepro\[coreai\]"):
         export_coreai(tiny("fasternet_t0"), tmp_path / "net.aimodel", size=SIZE)
     with pytest.raises(ValueError, match="must end in .aimodel"):
         export_coreai(tiny("fasternet_t0"), tmp_path / "net", size=SIZE)

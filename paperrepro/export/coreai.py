@@ -1,6 +1,6 @@
 """The same network for Core AI, the successor of Core ML on iOS and macOS 27, run on this CPU.
 
-    pip install coreai-torch        # a beta: version 0.4.3 was tried, with torch 2.15
+    pip install "paperrepro[coreai]"    # a beta: version 0.4.3 was tried, with torch 2.15
 
 Core AI's own runtime executes the file here. That says nothing of the `.mlpackage`, which is
 another file by another converter.
@@ -64,7 +64,9 @@ def export_coreai(
             warnings.simplefilter("ignore")
             from coreai_torch import TorchConverter, get_decomp_table
     except ImportError as error:
-        raise ValueError("coreai-torch is not installed: pip install coreai-torch") from error
+        raise ValueError(
+            'coreai-torch is not installed: pip install "paperrepro[coreai]"'
+        ) from error
     mean, std = normalization(model, False)
     settings = Settings(size, "float32", "", mean, std, image=False, compress=None)
     network = reparameterize(model).cpu().float()

@@ -291,7 +291,9 @@ def compressed(model, method: str | None):
         with quiet():
             return getattr(optimize, function)(model, chosen)
     except ImportError as error:
-        raise ValueError(f'{method} needs scikit-learn: pip install "paperrepro[book]"') from error
+        raise ValueError(
+            f'{method} needs scikit-learn: pip install "paperrepro[export]"'
+        ) from error
 
 
 def reference(network: nn.Module, settings: Settings, images: Tensor) -> Tensor:

@@ -81,7 +81,9 @@ def load_teacher(name: str, num_classes: int) -> nn.Module:
         else:
             teacher = load_model(name)
     except ImportError as error:
-        raise ValueError(f"the teacher {name!r} needs timm: pip install timm") from error
+        raise ValueError(
+            f'the teacher {name!r} needs timm: pip install "paperrepro[train]"'
+        ) from error
     except (OSError, RuntimeError, ValueError, WeightsError) as error:
         raise ValueError(f"no teacher {name!r}: {error}") from error
     teacher = teacher.eval().requires_grad_(False)

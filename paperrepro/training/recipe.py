@@ -480,7 +480,11 @@ SMALL: dict[str, dict] = {
         "config": {"channels": (16, 32, 64, 128), "local": (1, 1, 2, 1), "dilated": (0, 0, 1, 1)},
     },
     "mobilenetv2": {
-        "config": {"width": 0.35, "blocks": (1, 1, 2, 2, 1, 2, 1), "strides": (1, 1, 1, 2, 1, 2, 1)},
+        "config": {
+            "width": 0.35,
+            "blocks": (1, 1, 2, 2, 1, 2, 1),
+            "strides": (1, 1, 1, 2, 1, 2, 1),
+        },
         "lr": 0.05,
     },
 }
