@@ -124,6 +124,8 @@ DIFFERS = {
     "mobileone-t8-mobileone_s2-macs",
     "mobileone-t8-mobileone_s4-macs",
     "rapidnet-t6-rnet_ti_5x5_kernels-params",
+    "replknet-t11-mobilenet_v2_13x13-macs",
+    "replknet-t11-mobilenet_v2_9x9-macs",
     "replknet-t5-replknet_31-macs",
     "replknet-t5-replknet_31-params",
     "replknet-t6-replknet_31b_224-macs",

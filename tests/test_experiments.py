@@ -203,9 +203,8 @@ def test_the_command_lists_the_experiments_and_refuses_others():
 # What is stored.
 
 
-def test_most_experiments_were_run():
-    assert set(STORED) <= set(EXPERIMENTS)
-    assert set(EXPERIMENTS) - set(STORED) == {"mobilenetv2-kernels", "mobilenetv2-last-stage"}
+def test_every_experiment_was_run():
+    assert set(STORED) == set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("name", STORED)

@@ -83,6 +83,7 @@ def paper_parameters(model: Backbone) -> int:
     - MobileViG and MobileViGv2: the released counter, which sees convolutions only, and takes for
       each its weights and, for a bias, the weight's second dimension.
     - RapidNet: all parameters, both heads included. The table truncates.
+    - MobileNetV2, as the test bed of RepLKNet (its Table 11): all parameters.
     """
     family = family_of(model.variant or "")
     if family == "mobileone":
@@ -94,7 +95,7 @@ def paper_parameters(model: Backbone) -> int:
     if family in ("mobilevig", "mobilevigv2"):
         convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
         return sum(conv.weight.numel() + conv.weight.shape[1] for conv in convs)
-    if family == "rapidnet":
+    if family in ("rapidnet", "mobilenetv2"):
         return count_parameters(model)
     raise ValueError(
         f"no paper's counting rule for {model.variant!r}: build the network with create_model"
