@@ -12,6 +12,7 @@ from real import DATA, WEIGHTS, needs_data
 from torch import nn
 from typer.testing import CliRunner
 
+from paperrepro import save_model
 from paperrepro.analysis import shape_bias
 from paperrepro.analysis.commands import attribute
 from paperrepro.analysis.commands import shape_bias as command
@@ -32,6 +33,7 @@ from paperrepro.analysis.shape_bias import (
 from paperrepro.benchmark.shape_bias import NETWORKS, png_copies
 from paperrepro.datasets import SHAPES, Shapes, UnreadableImage
 from paperrepro.folders import data_folder
+from paperrepro.models import build_model
 from paperrepro.results import load_result
 
 RAW = DATA / "shape_bias/raw"
@@ -345,6 +347,15 @@ def test_real_network_decides_as_stored():
     for row in bias.table()[1:].itertuples():
         ours = (row.n_shape, row.n_texture, row.n_neither)
         assert ours == tuple(stored.loc[row.category, ["n_shape", "n_texture", "n_neither"]])
+
+
+def test_a_file_is_called_by_its_name_and_a_run_by_its_folder(tmp_path):
+    model = build_model("mobileone_s0", num_classes=4, widths=(0.25,) * 4, blocks=(1, 1, 1, 1))
+    (tmp_path / "k-31").mkdir()
+    for path in (tmp_path / "small.safetensors", tmp_path / "k-31/model.safetensors"):
+        save_model(model, path)
+    assert find_network(str(tmp_path / "small.safetensors")).name == "small"
+    assert find_network(str(tmp_path / "k-31/model.safetensors")).name == "k-31"
 
 
 def test_networks_that_are_not_there(tmp_path):

@@ -100,7 +100,10 @@ def find_network(name: str, *, size: int | None = None, seed: int = 0) -> Networ
     Raises:
         ValueError: unknown name, or weights that are missing or another network's.
     """
-    label, _, weights = (Path(name).stem, "", "") if Path(name).is_file() else name.partition("=")
+    path = Path(name)
+    label, _, weights = (path.stem, "", "") if path.is_file() else name.partition("=")
+    if label == "model" and path.is_file():  # of a run of the trainer: the run's name
+        label = path.resolve().parent.name
     if label in PUBLIC:
         public = PUBLIC[label]
         if not weights:
@@ -110,11 +113,7 @@ def find_network(name: str, *, size: int | None = None, seed: int = 0) -> Networ
         return Network(label, model.eval(), crop, normalising(public.mean, public.std, public.bgr))
     torch.manual_seed(seed)
     try:
-        model = (
-            load_model(name)
-            if Path(name).is_file()
-            else create_model(label, weights=weights or None)
-        )
+        model = load_model(name) if path.is_file() else create_model(label, weights=weights or None)
     except WeightsError as error:
         raise ValueError(str(error)) from error
     release = RELEASED[model.variant]
