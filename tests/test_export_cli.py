@@ -161,7 +161,7 @@ def test_a_network_that_fails_is_told_and_does_not_stop_the_others(tmp_path, mon
     assert result.exit_code == 1
     assert "not verified: fasternet_t0; the table says why" in result.stderr
     table = pd.read_csv(tmp_path / "export.csv", comment="#")
-    assert list(table["failure"].fillna("")) == ["other weights", ""]
+    assert list(table["note"].fillna("")) == ["other weights", ""]
     assert table["float32_error"].notna().tolist() == [False, True]
 
 
@@ -178,7 +178,7 @@ def test_the_stored_table_verifies_every_network():
     stored = load_result("export")
     assert stored.provenance["command"] == "paperrepro verify-networks --all"
     assert list(stored.table["network"]) == list_models()
-    assert stored.table["failure"].isna().all()
+    assert stored.table["note"].isna().all()
     assert (stored.table["float32_error"] <= 1e-5).all()
     assert (stored.table["frontend"] == "torch.export").all()
 

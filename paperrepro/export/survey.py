@@ -33,7 +33,7 @@ SIZE = 224
 LARGEST = "replknet_xl"
 COLUMNS = (
     "network megabytes operations frontend float32_error float16_error top1_agreement margin "
-    "deviation peak_value seconds peak_gb failure"
+    "deviation peak_value seconds peak_gb note"
 ).split()
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -57,7 +57,7 @@ def run(
     Returns:
         One row per network: `megabytes` of the float16 package, its `operations`, the frontend, the
         errors, agreement, margin and deviation of `verify.VerificationReport`, and `seconds` and
-        `peak_gb`, time and memory of export and verification together; `failure`, where a network
+        `peak_gb`, time and memory of export and verification together; `note`, where a network
         has none of these, says why.
 
     Raises:
@@ -75,7 +75,7 @@ def run(
             try:
                 rows.append(process.submit(export_and_verify, name, chosen).result())
             except (ValueError, BrokenProcessPool) as error:
-                rows.append({"network": name, "failure": str(error)})
+                rows.append({"network": name, "note": str(error)})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -100,7 +100,7 @@ def export_and_verify(name: str, images: Tensor) -> dict[str, object]:
         "peak_value": verified.peak,
         "seconds": time.perf_counter() - start,
         "peak_gb": peak_memory(),
-        "failure": "",
+        "note": "",
     }
 
 
