@@ -23,6 +23,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision import datasets as torchvision_datasets
 
+from .files import UnreadableImage, open_image
+
 SHAPES = (
     "disc square triangle star cross ring heart crescent "
     "bar frame arrow flower dumbbell tee dome hourglass"
@@ -38,10 +40,6 @@ DOWNLOADS = {
 }
 NAMES = ("shapes", "digits", *DOWNLOADS)
 VALIDATION_FOLDERS = ("val", "test")
-
-
-class UnreadableImage(OSError):
-    """An image file that cannot be decoded; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -176,11 +174,7 @@ class Folder(torchvision_datasets.ImageFolder):
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         path, label = self.samples[index]
-        try:
-            with Image.open(path) as image:
-                return image.convert("RGB"), label
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UnreadableImage(f"{path}: {error}") from error
+        return open_image(path), label
 
 
 class Images(Dataset):

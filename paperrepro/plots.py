@@ -7,15 +7,10 @@ import io
 import matplotlib.pyplot as plt
 from IPython.display import display
 
+from .models import families
+
 # Okabe and Ito's palette, which stays distinct under every common colour blindness.
-FAMILY_COLORS = {
-    "mobileone": "#0072B2",
-    "fasternet": "#E69F00",
-    "replknet": "#009E73",
-    "mobilevig": "#56B4E9",
-    "mobilevigv2": "#CC79A7",
-    "rapidnet": "#D55E00",
-}
+FAMILY_COLORS = {name: family.color for name, family in families().items() if family.color}
 OTHER_COLOR = "#8A8A8A"
 
 STYLE = {

@@ -13,28 +13,29 @@ files and name the command beside them; `pandas.read_csv(path, comment="#")` rea
 import os
 import platform
 import re
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-import torch
-import torchvision
+from .files import data_folder, write_atomically
 
-from .folders import data_folder
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class Result:
     """A measured table and its provenance."""
 
-    table: pd.DataFrame
+    table: "pd.DataFrame"
     provenance: dict[str, str]
 
 
-def save_result(path: str | Path, table: pd.DataFrame, *, command: str, **conditions) -> None:
+def save_result(
+    path: str | Path, table: "pd.DataFrame", *, command: str, **conditions: object
+) -> None:
     """Write a table with its provenance; whole, or not at all.
 
     Args:
@@ -45,38 +46,9 @@ def save_result(path: str | Path, table: pd.DataFrame, *, command: str, **condit
     Raises:
         OSError: naming the file, where it cannot be written.
     """
-    path = Path(path)
     provenance = {"command": command} | surroundings() | conditions
     lines = [f"# {key}: {' '.join(str(value).split())}\n" for key, value in provenance.items()]
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    text = "".join(lines) + table.to_csv(index=False, lineterminator="\n")
-    check_writable(path.parent)
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def check_writable(folder: str | Path) -> None:
-    """Make a folder for results where it is missing; before a long measurement, not after it.
-
-    Raises:
-        OSError: naming the folder, where nothing can be written to it.
-    """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise unwritable(folder, error) from error
-
-
-def unwritable(path: str | Path, error: OSError) -> OSError:
-    reason = error.strerror or error
-    return OSError(f"cannot write results to {path}: {reason}; choose another place with --out")
+    write_atomically(path, "".join(lines) + table.to_csv(index=False, lineterminator="\n"))
 
 
 def load_result(name: str | Path) -> Result:
@@ -86,12 +58,14 @@ def load_result(name: str | Path) -> Result:
         FileNotFoundError: naming the results that there are.
         ValueError: for a file without provenance.
     """
+    import pandas as pd
+
     path = Path(name)
     if path.suffix != ".csv":
         folder = data_folder("results")
         path = folder / f"{name}.csv"
         if not path.exists():
-            known = ", ".join(sorted(each.stem for each in folder.glob("*.csv")))
+            known = ", ".join(sorted(file.stem for file in folder.glob("*.csv")))
             raise FileNotFoundError(f"no result {name!r} in {folder}; there are: {known}")
     text = path.read_text(encoding="utf-8")
     provenance = dict(re.findall(r"^# ([\w ]+): (.*)$", text, flags=re.MULTILINE))
@@ -102,6 +76,9 @@ def load_result(name: str | Path) -> Result:
 
 def surroundings() -> dict[str, str]:
     """The date, the machine and the versions."""
+    import torch
+    import torchvision
+
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "processor": processor(),
@@ -114,10 +91,20 @@ def surroundings() -> dict[str, str]:
 
 def processor() -> str:
     """The processor's name, its number of cores and PyTorch's instruction set."""
+    import torch
+
     try:
-        name = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[
-            1
-        ]
-    except (OSError, TypeError):
-        name = platform.processor() or platform.machine()
+        cpuinfo = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        cpuinfo = ""
+    match = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
+    name = match[1] if match else platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def rounded(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Fractional numbers with four significant digits: more were not measured."""
+    fractional = table.select_dtypes("float")
+    return table.assign(
+        **{name: [float(f"{value:.4g}") for value in column] for name, column in fractional.items()}
+    )

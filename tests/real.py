@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from paperrepro.analysis.networks import find_network, normalising
-from paperrepro.weights import IMAGENET
+from paperrepro.models import IMAGENET
+from paperrepro.networks import find_network, normalising
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 WEIGHTS = {

@@ -20,10 +20,10 @@ from paperrepro.analysis.attribution import (
     order,
     perturb,
 )
-from paperrepro.analysis.commands import attribute as command
-from paperrepro.analysis.commands import shape_bias
-from paperrepro.analysis.networks import find_network
+from paperrepro.cli.analysis import attribute as command
+from paperrepro.cli.analysis import shape_bias
 from paperrepro.models import build_model
+from paperrepro.networks import find_network
 
 SIDE = 16
 

@@ -5,10 +5,12 @@ import torch
 from conftest import randomize, relative_difference
 from torch import nn
 
+from paperrepro import networks
 from paperrepro.benchmark import models
-from paperrepro.benchmark.complexity import complexity
-from paperrepro.benchmark.models import NETWORKS, PEERS, as_run, fold_norms, load_network
+from paperrepro.benchmark.models import NETWORKS, PEERS, as_run, fold_norms
 from paperrepro.claims import load_claims
+from paperrepro.complexity import complexity
+from paperrepro.networks import find_network
 from paperrepro.results import load_result
 
 
@@ -33,21 +35,21 @@ def small(monkeypatch):
     ],
 )
 def test_networks_come_from_the_first_library_that_has_them(name, library):
-    model = load_network(name)
+    model = find_network(name).model
     assert models.library_of(model) == library
     assert not model.training
 
 
 def test_unknown_network_names_where_it_was_looked_for():
     with pytest.raises(ValueError, match="unknown network 'mobilenet_v9'.*timm.*torchvision"):
-        load_network("mobilenet_v9")
+        find_network("mobilenet_v9")
 
 
 def test_without_timm_the_remedy_is_named_and_the_rest_works(monkeypatch):
-    monkeypatch.setattr(models, "find_spec", lambda name: None)
-    assert models.library_of(load_network("shufflenet_v2_x1_0")) == "torchvision"
+    monkeypatch.setattr(networks, "find_spec", lambda name: None)
+    assert models.library_of(find_network("shufflenet_v2_x1_0").model) == "torchvision"
     with pytest.raises(ValueError, match="'repvit_m1_0'.*pip install timm"):
-        load_network("repvit_m1_0")
+        find_network("repvit_m1_0")
 
 
 def test_peers_cover_the_issue_and_the_papers_tables():
@@ -74,7 +76,7 @@ def test_peers_cover_the_issue_and_the_papers_tables():
     ],
 )
 def test_peers_compute_the_same_as_they_are_run(name, left):
-    model = randomize(load_network(name))
+    model = randomize(find_network(name).model)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     image = torch.randn(1, 3, 224, 224)
     with torch.no_grad():

@@ -14,7 +14,7 @@ from paperrepro.benchmark.blocks import (
     DynamicShiftMax,
     network,
 )
-from paperrepro.benchmark.complexity import count_macs
+from paperrepro.complexity import count_macs
 from paperrepro.results import load_result
 
 DYNAMIC = {

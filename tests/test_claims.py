@@ -6,10 +6,19 @@ from decimal import Decimal
 
 import pytest
 
-from paperrepro import claims, folders, list_models
-from paperrepro.benchmark.reproduce import CONFIGURATION, network, recompute, update_claims
-from paperrepro.claims import COLUMNS, MODES, PAPERS, QUANTITIES, VERDICTS, load_claims, read_rows
-from paperrepro.weights import RELEASED
+from paperrepro import files, list_models
+from paperrepro.claims import table as claims
+from paperrepro.claims.reproduce import network, recompute, update_claims
+from paperrepro.claims.table import (
+    COLUMNS,
+    MODES,
+    PAPERS,
+    QUANTITIES,
+    VERDICTS,
+    load_claims,
+    read_rows,
+)
+from paperrepro.models import family_of, release_of
 
 FOLDER = claims.claims_folder()
 
@@ -197,7 +206,7 @@ def test_every_network_has_a_size_and_an_accuracy_claim(table):
 
 def test_accuracies_agree_with_the_table_of_released_weights(table):
     top1 = table[table["quantity"] == "top1"]
-    for name, release in RELEASED.items():
+    for name, release in ((name, release_of(name)) for name in list_models()):
         assert release.top1 in set(top1[top1["model"] == name]["paper_value"].astype(float)), name
 
 
@@ -227,7 +236,9 @@ def test_filters(table):
 def test_vocabularies_hold_what_the_table_uses(table):
     assert set(table["verdict"]) <= set(VERDICTS)
     assert set(table["mode"]) <= set(MODES)
-    configured = {name for names in CONFIGURATION.values() for name in names.split()}
+    configured = {
+        described.__name__ for name in list_models() for described in family_of(name).described
+    }
     assert set(table["quantity"]) | configured == set(QUANTITIES)
 
 
@@ -355,7 +366,7 @@ def test_no_files(tmp_path):
 
 
 def test_no_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(folders, "__file__", str(tmp_path / "paperrepro" / "claims.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "paperrepro" / "claims.py"))
     with pytest.raises(FileNotFoundError, match="reinstall paperrepro"):
         load_claims()
 
@@ -364,7 +375,7 @@ def test_installed_copy_comes_first(monkeypatch, tmp_path):
     installed = tmp_path / "paperrepro" / "_data" / "claims"
     for folder in (installed, tmp_path / "data" / "claims"):
         folder.mkdir(parents=True)
-    monkeypatch.setattr(folders, "__file__", str(tmp_path / "paperrepro" / "claims.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "paperrepro" / "claims.py"))
     assert claims.claims_folder() == installed
     installed.rmdir()
     assert claims.claims_folder() == tmp_path / "data" / "claims"

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from paperrepro import list_models
-from paperrepro.claims import COLUMNS, MODES, VERDICTS, claims_folder, load_claims
+from paperrepro.claims.table import COLUMNS, MODES, VERDICTS, claims_folder, load_claims
 from paperrepro.cli import app
 
 
@@ -127,8 +127,8 @@ def test_claims_update(tmp_path, monkeypatch):
     source = (claims_folder() / "fasternet.csv").read_text(encoding="utf-8")
     path = tmp_path / "fasternet.csv"
     path.write_text(source.replace("31.140", "31.141", 1), encoding="utf-8")
-    monkeypatch.setattr("paperrepro.claims.claims_folder", lambda: tmp_path)
-    monkeypatch.setattr("paperrepro.benchmark.reproduce.claims_folder", lambda: tmp_path)
+    monkeypatch.setattr("paperrepro.claims.table.claims_folder", lambda: tmp_path)
+    monkeypatch.setattr("paperrepro.claims.reproduce.claims_folder", lambda: tmp_path)
     result = run("claims", "--update", "--verdict", "differs")
     assert result.exit_code == 0
     assert result.stderr == "1 changed: fasternet-t3-fasternet_s-params\n"
@@ -175,7 +175,7 @@ def test_bad_usage(arguments, fragment):
 
 def test_bad_file_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "bad.csv").write_text("id,value\n", encoding="utf-8")
-    monkeypatch.setattr("paperrepro.claims.claims_folder", lambda: tmp_path)
+    monkeypatch.setattr("paperrepro.claims.table.claims_folder", lambda: tmp_path)
     for arguments in (["claims"], ["info", "fasternet_t0"]):
         result = run(*arguments)
         assert result.exit_code == 1
@@ -195,7 +195,7 @@ def test_help_teaches(command):
 
 def test_a_closed_pipe_is_no_error():
     process = subprocess.Popen(
-        [sys.executable, "-m", "paperrepro.cli", "claims"],
+        [sys.executable, "-m", "paperrepro", "claims"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

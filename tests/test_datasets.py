@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from paperrepro import evaluation_transform
 from paperrepro.datasets import (
     DISTANCES,
     PATTERNS,
@@ -34,7 +35,6 @@ from paperrepro.transforms import (
     training_transform,
     validation_transform,
 )
-from paperrepro.weights import evaluation_transform
 
 HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 
@@ -298,15 +298,15 @@ def test_any_picture_becomes_three_normalised_channels(mode):
 
 @pytest.mark.parametrize("name", ["mobileone_s0", "fasternet_s", "replknet_31l", "replknet_xl"])
 def test_validation_is_the_released_evaluation(name):
-    from paperrepro.weights import RELEASED
+    from paperrepro.models import input_of
 
-    release = RELEASED[name]
+    expected = input_of(name)
     ours = validation_transform(
-        release.size,
-        crop=release.crop,
-        interpolation=release.interpolation,
-        mean=release.mean,
-        std=release.std,
+        expected.size,
+        crop=expected.crop,
+        interpolation=expected.interpolation,
+        mean=expected.mean,
+        std=expected.std,
     )
     image = picture(width=300, height=260)
     assert torch.equal(ours(image), evaluation_transform(name)(image))

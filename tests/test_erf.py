@@ -16,7 +16,6 @@ from torch import nn
 from typer.testing import CliRunner
 
 from paperrepro.analysis import erf
-from paperrepro.analysis.commands import erf as command
 from paperrepro.analysis.erf import (
     area_ratios,
     centre_share,
@@ -25,12 +24,13 @@ from paperrepro.analysis.erf import (
     contribution_scores,
     image_maps,
 )
-from paperrepro.analysis.images import list_images, load_images
+from paperrepro.analysis.images import load_images
 from paperrepro.analysis.input_gradients import for_input_only
 from paperrepro.analysis.receptive_field import receptive_field
 from paperrepro.analysis.stages import stage_map
 from paperrepro.benchmark.erf import released_map
-from paperrepro.datasets import UnreadableImage
+from paperrepro.cli.analysis import erf as command
+from paperrepro.files import UnreadableImage, list_images
 from paperrepro.models import build_model
 from paperrepro.ops import depthwise
 from paperrepro.reparam import reparameterize

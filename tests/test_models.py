@@ -11,14 +11,15 @@ from conftest import randomize, relative_difference
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from paperrepro.benchmark.complexity import complexity, count_macs, count_parameters
-from paperrepro.layouts import layouts
+from paperrepro.complexity import complexity, count_macs, count_parameters
 from paperrepro.models import build_model, list_models
 from paperrepro.models.fasternet import PConv
-from paperrepro.models.layers import LayerScale, MaxRelative, StridedPointwise, roll
+from paperrepro.models.layers import LayerScale, StridedPointwise
+from paperrepro.models.local_global import MaxRelative, roll
 from paperrepro.models.mobilenetv2 import MobileNetV2
 from paperrepro.models.replknet import LargeKernel
 from paperrepro.reparam import reparameterize
+from paperrepro.weights.layouts import layouts
 
 # Measured on the official code: parameters in training, MACs in training and re-parameterized,
 # both in millions; and the parameters after the official re-parameterization where it says more
@@ -289,7 +290,7 @@ ABLATIONS = [
     ("fasternet_t0", {"n_div": 8}, sum(9 * ((c // 8) ** 2 - (c // 4) ** 2) for c in FASTER)),
     ("fasternet_t0", {"norm": "layer"}, 0),
     ("fasternet_t0", {"act": "relu"}, 0),
-    ("fasternet_t0", {"forward": "slicing"}, 0),
+    ("fasternet_t0", {"mode": "slicing"}, 0),
     ("mobileone_s0", {"k": 1, "branches": False}, 2_078_504 - 5_293_272 + sum(WIDTHS)),
     (
         "mobileone_s4",
@@ -361,7 +362,7 @@ def test_max_relative_features_of_one_bright_pixel():
 
 def test_both_forms_of_pconv_agree_and_leave_their_input_alone():
     x = torch.randn(2, 16, 5, 5, requires_grad=True)
-    split_cat, slicing = PConv(16), PConv(16, forward="slicing")
+    split_cat, slicing = PConv(16), PConv(16, mode="slicing")
     slicing.load_state_dict(split_cat.state_dict())
     before = x.detach().clone()
     assert torch.equal(split_cat(x), slicing(x))
@@ -444,7 +445,7 @@ def test_mobilenetv2_variants():
         (lambda: build_model("rapidnet_ti", mixr="mldc"), "'mixr'.*mixer"),
         (lambda: build_model("rapidnet_ti", mixer="conv7"), "'conv7'.*'mldc'"),
         (lambda: build_model("fasternet_t0", norm="group"), "'group'.*'batch'"),
-        (lambda: build_model("fasternet_t0", forward="slice"), "'slice'.*'split_cat'"),
+        (lambda: build_model("fasternet_t0", mode="slice"), "'slice'.*'split_cat'"),
         (lambda: build_model("mobilevigv2_ti", graph="knn"), "'knn'.*mgc"),
         (lambda: build_model("replknet_3", small_kernel=5), "5.*larger.*3"),
         (lambda: build_model("mobileone_s0", num_classes=0), "num_classes is 0"),

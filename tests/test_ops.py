@@ -12,7 +12,7 @@ from torch.func import grad as functional_grad
 from torch.utils.flop_counter import FlopCounterMode
 
 from paperrepro import create_model, reparameterize
-from paperrepro.benchmark.complexity import count_macs
+from paperrepro.complexity import count_macs
 from paperrepro.ops import METHODS, DepthwiseConv2d, depthwise, depthwise_conv2d
 from paperrepro.ops.depthwise import RULE, lookup
 from paperrepro.ops.spectral import LARGEST_TILE

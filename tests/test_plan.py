@@ -5,7 +5,7 @@ import torch
 from test_coreml import SIZE, TINY, tiny
 from torch import nn
 
-from paperrepro.benchmark.complexity import count_macs, count_parameters
+from paperrepro.complexity import count_macs, count_parameters
 from paperrepro.export import export_coreml, mil, plan
 from paperrepro.export.coreml import package_bytes
 from paperrepro.export.package import MilError, Operation, Type

@@ -179,16 +179,15 @@ def test_imports_run_one_way(path):
 
 
 def test_readmes_table_is_what_the_networks_have():
-    from paperrepro.benchmark.complexity import complexity
-    from paperrepro.models import list_models
-    from paperrepro.weights import RELEASED
+    from paperrepro.complexity import complexity
+    from paperrepro.models import list_models, release_of
 
     table = re.findall(r"^\| (\w+_\w+) \| ([\d,. |]+) \|$", (ROOT / "README.md").read_text(), re.M)
     assert [name for name, _ in table] == list_models()
     for name, row in table:
         size = complexity(name)
         counts = (size.params, size.params_fused, size.macs, size.macs_fused)
-        assert row == " | ".join([*(f"{n:,}" for n in counts), str(RELEASED[name].top1)])
+        assert row == " | ".join([*(f"{n:,}" for n in counts), str(release_of(name).top1)])
 
 
 def test_readmes_example_runs():

@@ -15,7 +15,7 @@ from paperrepro.analysis.receptive_field import (
     support,
 )
 from paperrepro.models import build_model
-from paperrepro.models.layers import MaxRelative
+from paperrepro.models.local_global import MaxRelative
 
 LARGE = dict(kernels=(21, 5, 5, 5), channels=WIDTHS, depths=(1,) * 4)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from paperrepro import create_model, list_models
-from paperrepro.training.commands import choose_recipe
+from paperrepro.cli.training import choose_recipe
 from paperrepro.training.recipe import (
     REASONS,
     changes,

@@ -93,7 +93,7 @@ ABLATIONS = [
     ("mobilevigv2_ti", {"graph": "fc"}),
     ("mobilevig_ti", {"cpe": True, "graphs": (0, 1, 1, 1)}),
     ("mobileone_s0", {"branches": False}),
-    ("fasternet_t0", {"forward": "slicing"}),
+    ("fasternet_t0", {"mode": "slicing"}),
     ("replknet_3", {"small_kernel": 3, "shortcut": False}),
 ]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from paperrepro.benchmark.latency import all_threads, compare
-from paperrepro.folders import data_folder
-from paperrepro.results import check_writable, load_result, save_result, surroundings
+from paperrepro.files import check_writable, data_folder
+from paperrepro.results import load_result, save_result, surroundings
 
 TABLE = pd.DataFrame({"name": ["a", "b, c"], "ms": [1.5, 2.25], "runs": [3, 4]})
 

@@ -14,8 +14,8 @@ from torchvision.models import resnet18
 from typer.testing import CliRunner
 
 from paperrepro import create_model, reparameterize, save_model
-from paperrepro.analysis import commands
 from paperrepro.analysis.salient import conv_weights, draw, histogram, histograms, measure
+from paperrepro.cli import analysis as commands
 from paperrepro.results import load_result
 
 

@@ -14,9 +14,6 @@ from typer.testing import CliRunner
 
 from paperrepro import save_model
 from paperrepro.analysis import shape_bias
-from paperrepro.analysis.commands import attribute
-from paperrepro.analysis.commands import shape_bias as command
-from paperrepro.analysis.networks import find_network, load_public, pad_as_tensorflow
 from paperrepro.analysis.shape_bias import (
     CATEGORIES,
     ShapesInConflict,
@@ -31,9 +28,12 @@ from paperrepro.analysis.shape_bias import (
     tally,
 )
 from paperrepro.benchmark.shape_bias import NETWORKS, png_copies
-from paperrepro.datasets import SHAPES, Shapes, UnreadableImage
-from paperrepro.folders import data_folder
+from paperrepro.cli.analysis import attribute
+from paperrepro.cli.analysis import shape_bias as command
+from paperrepro.datasets import SHAPES, Shapes
+from paperrepro.files import UnreadableImage, data_folder
 from paperrepro.models import build_model
+from paperrepro.networks import find_network, load_public, pad_as_tensorflow
 from paperrepro.results import load_result
 
 RAW = DATA / "shape_bias/raw"

@@ -10,9 +10,7 @@ from torchvision.models import resnet18
 from typer.testing import CliRunner
 
 from paperrepro import create_model
-from paperrepro.analysis import commands
-from paperrepro.analysis.images import list_images
-from paperrepro.analysis.networks import find_network
+from paperrepro.analysis.images import sample_images
 from paperrepro.analysis.recording import record, stage_layers, stage_of
 from paperrepro.analysis.similarity import (
     channel_similarity,
@@ -24,6 +22,9 @@ from paperrepro.analysis.similarity import (
     off_diagonal,
     shuffled,
 )
+from paperrepro.cli import analysis as commands
+from paperrepro.files import list_images
+from paperrepro.networks import find_network
 from paperrepro.results import load_result
 
 
@@ -258,8 +259,8 @@ def test_pictures_are_chosen_evenly(photos):
     network = find_network("fasternet_t0", size=32)
     every = torch.stack([network.transform(Image.open(path)) for path in list_images(photos)])
     assert not torch.equal(every[0], every[1])
-    assert torch.equal(commands.pictures(network, photos, 4), every[[0, 1, 3, 4]])
-    assert torch.equal(commands.pictures(network, photos, 50), every)
+    assert torch.equal(sample_images(photos, network.transform, 4), every[[0, 1, 3, 4]])
+    assert torch.equal(sample_images(photos, network.transform, 50), every)
 
 
 def test_the_command_stores_its_table(photos, tmp_path):
@@ -269,7 +270,7 @@ def test_the_command_stores_its_table(photos, tmp_path):
     assert result.exit_code == 0, result.output
     stored = load_result(place)
     assert list(stored.table.layer) == [f"stages.{i}" for i in range(4)]
-    images = commands.pictures(find_network("fasternet_t0", size=64), photos, 100)
+    images = sample_images(photos, find_network("fasternet_t0", size=64).transform, 100)
     expected = measure(find_network("fasternet_t0").model, images, progress=False)
     assert stored.table.correlation.tolist() == pytest.approx(
         expected.correlation.tolist(), rel=1e-3

@@ -21,11 +21,12 @@ from torch.utils.data import Subset
 from typer.testing import CliRunner
 
 from paperrepro import create_model, load_model, reparameterize
-from paperrepro.datasets import Images, UnreadableImage, load_data
+from paperrepro.cli import training as commands
+from paperrepro.datasets import Images, load_data
+from paperrepro.files import UnreadableImage
 from paperrepro.training import (
     Diverged,
     Interrupted,
-    commands,
     draw_curves,
     evaluate,
     find_recipe,
@@ -34,6 +35,7 @@ from paperrepro.training import (
 from paperrepro.training.checkpoint import load_checkpoint
 from paperrepro.training.distillation import Answers, load_teacher, loss_of
 from paperrepro.training.evaluation import fused_difference
+from paperrepro.training.recipe import from_json
 from paperrepro.training.trainer import (
     Place,
     Training,
@@ -154,7 +156,7 @@ def test_what_a_run_leaves(whole):
     log = json.loads((whole / "log.json").read_text())
     assert len(log["epochs"]) == 4 and log["classes"] == list("0123456789")
     assert log["surroundings"]["torch"] == torch.__version__
-    assert commands.from_json((whole / "recipe.json").read_text()) == tiny()
+    assert from_json((whole / "recipe.json").read_text()) == tiny()
     states = [torch.load(whole / name, weights_only=True) for name in ("previous.pt", "last.pt")]
     assert [state["epoch"] for state in states] == [3, 4]
     model = load_model(whole / "model.safetensors")
@@ -394,7 +396,7 @@ def test_torchrun_trains(tmp_path):
     program.write_text(
         textwrap.dedent("""
         import typer
-        from paperrepro.training import commands
+        from paperrepro.cli import training as commands
         app = typer.Typer()
         app.command()(commands.train)
         app.command()(commands.evaluate)
@@ -622,7 +624,7 @@ def app():
 
 
 def test_train_evaluate_recipe(app, tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "load_data", lambda *args, **kwargs: few_digits())
+    monkeypatch.setattr("paperrepro.datasets.load_data", lambda *args, **kwargs: few_digits())
     run = tmp_path / "run"
     recipe = tmp_path / "tiny.json"
     recipe.write_text(tiny(epochs=1).to_json())

@@ -15,10 +15,11 @@ from conftest import randomize, relative_difference
 from PIL import Image
 
 import paperrepro
-from paperrepro import weights
-from paperrepro.layouts import layouts
-from paperrepro.models import build_model, list_models
-from paperrepro.weights import RELEASED, WeightsError, create_model, read_checkpoint
+from paperrepro.files import sha256
+from paperrepro.models import build_model, family_of, input_of, list_models, release_of
+from paperrepro.weights import WeightsError, create_model, read_checkpoint
+from paperrepro.weights.layouts import layouts
+from paperrepro.weights.released import cache_folder
 
 SMALL = ["mobileone_s0", "fasternet_t0", "mobilevig_ti", "mobilevigv2_ti", "rapidnet_ti"]
 IMAGES = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -318,12 +319,12 @@ def server(tmp_path, monkeypatch):
 def release(server, monkeypatch, file: str, sha256: str = "") -> None:
     """Lets fasternet_t0's released weights be a file of the server."""
     url = f"http://127.0.0.1:{server.server_port}/{file}"
-    changed = dataclasses.replace(RELEASED["fasternet_t0"], url=url, sha256=sha256)
-    monkeypatch.setitem(RELEASED, "fasternet_t0", changed)
+    changed = dataclasses.replace(release_of("fasternet_t0"), url=url, sha256=sha256)
+    monkeypatch.setitem(family_of("fasternet_t0").releases, "fasternet_t0", changed)
 
 
 def cached() -> list[str]:
-    folder = weights.cache_folder()
+    folder = cache_folder()
     return sorted(file.name for file in folder.iterdir()) if folder.exists() else []
 
 
@@ -332,14 +333,14 @@ def test_released_weights_are_downloaded_once_and_verified_ever_after(
 ):
     path = server.folder / "t0.pth"
     torch.save(renamed(trained["fasternet_t0"], "released"), path)
-    release(server, monkeypatch, "t0.pth", sha256=weights.sha256(path)[:8])
+    release(server, monkeypatch, "t0.pth", sha256=sha256(path)[:8])
     for _ in range(2):
         model = create_model("fasternet_t0", weights="released")
         assert torch.equal(logits(model), logits(trained["fasternet_t0"]))
     assert server.handler.requests == 1
     assert cached() == ["t0.pth", "t0.pth.sha256"]
 
-    copy = weights.cache_folder() / "t0.pth"
+    copy = cache_folder() / "t0.pth"
     damaged = bytearray(copy.read_bytes())
     damaged[-5000] ^= 1
     copy.write_bytes(damaged)
@@ -347,7 +348,7 @@ def test_released_weights_are_downloaded_once_and_verified_ever_after(
         create_model("fasternet_t0", weights="released")
     assert copy.read_bytes() == damaged and cached() == ["t0.pth", "t0.pth.sha256"]
 
-    (weights.cache_folder() / "t0.pth.sha256").unlink()  # as a kill between the two would leave it
+    (cache_folder() / "t0.pth.sha256").unlink()  # as a kill between the two would leave it
     create_model("fasternet_t0", weights="released")
     assert server.handler.requests == 2
 
@@ -385,13 +386,13 @@ def test_networks_without_an_address_say_where_to_look(name):
 
 
 def test_the_table_of_releases_is_whole():
-    assert list(RELEASED) == [*list_models(), "mobilenetv2"]
-    for name, entry in RELEASED.items():
+    for name in [*list_models(), "mobilenetv2"]:
+        entry = release_of(name)
         assert entry.page.startswith("https://")
         assert entry.url is None or entry.url.startswith("https://")
         with torch.device("meta"):
             assert entry.layout in layouts(build_model(name))
-    assert [name for name in RELEASED if RELEASED[name].sha256] == [
+    assert [name for name in list_models() if release_of(name).sha256] == [
         "replknet_31b",
         "replknet_31l",
         "replknet_xl",
@@ -404,8 +405,8 @@ def test_evaluation_transforms(name):
     tensor = paperrepro.evaluation_transform(name)(image)
     side = {"replknet_31l": 384, "replknet_xl": 320}.get(name, 224)
     assert tensor.shape == (3, side, side) and tensor.dtype == torch.float32
-    mean = torch.tensor(RELEASED[name].mean)
-    expected = (128 / 255 - mean) / torch.tensor(RELEASED[name].std)
+    mean = torch.tensor(input_of(name).mean)
+    expected = (128 / 255 - mean) / torch.tensor(input_of(name).std)
     torch.testing.assert_close(tensor.mean((1, 2)), expected, atol=1e-4, rtol=0)
 
 

@@ -14,9 +14,11 @@ the pixels that the map ranks first, or show them first, and follow the class's 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
+from tqdm import tqdm
 
 from .stages import find_stage, held_still
 
@@ -99,6 +101,45 @@ def attribute(
             "network's gradients or logits overflow; look at its weights, or use float32"
         )
     return Attribution(values[0].detach().cpu(), target, delta)
+
+
+def compare(
+    model: nn.Module,
+    image: Tensor,
+    methods: Sequence[str] = METHODS,
+    *,
+    target: int | None = None,
+    stage: int | str = -1,
+    baseline: str = "blur",
+    progress: bool = True,
+) -> tuple[dict[str, Tensor], pd.DataFrame]:
+    """Maps by several methods and one of random numbers, each with its scores.
+
+    Args:
+        model, image, target, stage: as `attribute` takes them.
+        baseline: as `perturb` takes it.
+
+    Returns:
+        The maps `(H, W)` by method, and one row for each: the `class`, `delta` of integrated
+        gradients, and the areas of `deletion` and `insertion`.
+    """
+    check_choice("method", methods, METHODS)
+    check_choice("baseline", [baseline], BASELINES)
+    maps: dict[str, Tensor] = {}
+    rows: list[dict] = []
+    for name in tqdm(methods, "Attribution", leave=False, disable=None if progress else True):
+        result = attribute(model, image, name, target=target, stage=stage)
+        target = result.target
+        maps[name] = result.map
+        delta = None if result.delta is None else round(result.delta, 4)
+        rows.append({"method": name, "class": target, "delta": delta})
+    maps["random"] = torch.rand(image.shape[1:], generator=torch.Generator().manual_seed(0))
+    rows.append({"method": "random", "class": target, "delta": None})
+    for row, values in zip(rows, maps.values(), strict=True):
+        for kind in KINDS:
+            curve = perturb(model, image, values, row["class"], kind, baseline=baseline)
+            row[kind] = round(area(curve), 4)
+    return maps, pd.DataFrame(rows, dtype=object)
 
 
 def grad_cam(model: nn.Module, inputs: Tensor, target: int, stage: int | str) -> Tensor:

@@ -17,13 +17,19 @@ depend on how large the gradients are: a network whose map is multiplied by 1000
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from textwrap import fill
 
+import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from ..models import Backbone
+from ..reparam import reparameterize
+from .images import load_images
 from .input_gradients import for_input_only
 from .stages import held_still, stage_map
 
@@ -116,6 +122,43 @@ def combine(
         )
     total = torch.stack([each for each, good in zip(maps, finite, strict=True) if good])
     return (total.sum(0) if rule == "paper" else total.mean(0)), skipped
+
+
+def measure(
+    networks: Mapping[str, tuple[nn.Module, Callable[[Image.Image], Tensor]]],
+    paths: Sequence[Path],
+    *,
+    stage: int | str = -1,
+    rule: str = "released",
+) -> tuple[dict[str, Tensor], pd.DataFrame]:
+    """The effective receptive fields of networks on the same images, on one scale.
+
+    Args:
+        networks: by name, a network and the transform of its images, all to one size. Ours are
+            looked at as they are run, re-parameterized, which changes no value.
+        paths: of the images.
+
+    Returns:
+        The contribution map of each network, and one row for each: `size`, `images`, how many were
+        `skipped`, `ratio_20` to `ratio_99` (see `area_ratios`) and `centre` (see `centre_share`).
+
+    Raises:
+        ValueError, OSError: as `contribution_map`; an image that cannot be read.
+    """
+    maps, rows = {}, []
+    for name, (model, transform) in networks.items():
+        batches = load_images(paths, transform, progress=name)
+        fused = reparameterize(model) if isinstance(model, Backbone) else model
+        single = list(image_maps(fused, batches, stage=stage, rule=rule))
+        maps[name], skipped = combine(single, [str(path) for path in paths], rule=rule)
+        ratios = area_ratios(maps[name])
+        rows.append(
+            {"network": name, "stage": str(stage), "size": maps[name].shape[-1]}
+            | {"images": len(paths), "skipped": len(skipped)}
+            | {f"ratio_{100 * share:.0f}": ratio for share, ratio in ratios.items()}
+            | {"centre": centre_share(maps[name])}
+        )
+    return maps, pd.DataFrame(rows)
 
 
 def contribution_scores(contribution_map: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Images from a file or a folder, as the analyses take them: batches, in a fixed order.
 
-paths = list_images("photos")
-for batch in load_images(paths, transform, batch=8): ...
+>>> paths = list_images("photos")
+>>> for batch in load_images(paths, transform, batch=8): ...
 """
 
 import os
@@ -13,41 +13,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..datasets import UnreadableImage
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-
-
-def list_images(path: str | os.PathLike) -> list[Path]:
-    """The image at `path`, or every image in the folder and below, sorted by path.
-
-    Raises:
-        FileNotFoundError: there is nothing at `path`, or no image in it.
-    """
-    path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path} is neither an image nor a folder of images")
-    found = sorted(each for each in path.rglob("*") if each.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise FileNotFoundError(
-            f"{path} holds no image: none of its files ends in {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
-    return found
-
-
-def open_image(path: str | os.PathLike) -> Image.Image:
-    """The image as PIL reads it, in RGB.
-
-    Raises:
-        UnreadableImage: naming the file, which is missing, damaged or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UnreadableImage(f"{path} cannot be read as an image: {error}") from error
+from ..files import evenly, list_images, open_image
 
 
 def load_images(
@@ -77,3 +43,11 @@ def load_images(
             some = paths[start : start + batch]
             yield torch.stack([transform(open_image(path)) for path in some])
             bar.update(len(some))
+
+
+def sample_images(
+    path: str | os.PathLike, transform: Callable[[Image.Image], Tensor], count: int
+) -> Tensor:
+    """So many of the images at a path, evenly spread in their order, `(N, 3, H, W)`."""
+    paths = evenly(list_images(path), count)
+    return torch.cat(list(load_images(paths, transform, batch=16, progress="Loading")))

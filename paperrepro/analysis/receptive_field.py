@@ -31,7 +31,8 @@ from torchvision.ops import DeformConv2d, Permute, StochasticDepth
 
 from ..models import Backbone
 from ..models.fasternet import PConv
-from ..models.layers import LayerScale, MaxRelative
+from ..models.layers import LayerScale
+from ..models.local_global import MaxRelative
 from ..ops import DepthwiseConv2d
 from .stages import held_still, stage_map
 

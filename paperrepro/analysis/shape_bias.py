@@ -30,8 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..datasets import SHAPES, Shapes
-from ..folders import data_folder
-from .images import list_images, open_image
+from ..files import data_folder, list_images, open_image
 from .stages import held_still
 
 CATEGORIES = tuple(

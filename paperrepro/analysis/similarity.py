@@ -161,6 +161,31 @@ def cka_matrix(
     return pd.DataFrame(values, index=list(a), columns=list(b))
 
 
+def cka_table(networks: Mapping[str, tuple[nn.Module, Tensor]]) -> pd.DataFrame:
+    """The unbiased CKA of every stage of networks with every other.
+
+    Args:
+        networks: by name, a network and the same images `(N, 3, H, W)`, as it takes them.
+
+    Returns:
+        A row per pair: `network`, `layer`, `other_network`, `other_layer`, `cka`.
+    """
+    maps = {
+        (name, layer): features
+        for name, (model, images) in networks.items()
+        for layer, features in record(model, images, stage_layers(model)).items()
+    }
+    matrix = cka_matrix(maps, maps, unbiased=True).to_numpy()
+    return pd.DataFrame(
+        [
+            [*one, *other, value]
+            for one, values in zip(maps, matrix, strict=True)
+            for other, value in zip(maps, values, strict=True)
+        ],
+        columns=["network", "layer", "other_network", "other_layer", "cka"],
+    )
+
+
 def measure(
     model: nn.Module,
     images: Tensor | Iterable[Tensor],

@@ -9,19 +9,18 @@ it would take a good part of a small network's time, which says nothing of its a
 import copy
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 
 import pandas as pd
 import torch
-import torchvision
 from torch import nn
 from torch.fx import Node
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from tqdm import tqdm
 
-from ..models import Backbone, build_model, list_models
+from ..complexity import count_macs, count_parameters
+from ..models import Backbone, list_models
+from ..networks import find_network
 from ..reparam import reparameterize
-from .complexity import count_macs, count_parameters
 from .latency import FORMATS, Comparison, compare
 
 SIZE = 224
@@ -90,7 +89,7 @@ def run(
     networks, facts = {}, {}
     names = names or (QUICK if quick else NETWORKS)
     for name in tqdm(names, desc="Building", leave=False, disable=not progress):
-        model = load_network(name)
+        model = find_network(name).model.requires_grad_(False)
         for form, network in (("training", model), ("fused", as_run(model))):
             networks[name, form] = network
             facts[name, form] = {
@@ -140,36 +139,6 @@ def race(
         for key, network in networks.items()
     }
     return compare(candidates, **settings)
-
-
-def load_network(name: str) -> nn.Module:
-    """A network with random weights, in eval mode: one of ours, else timm's, else torchvision's.
-
-    Raises:
-        ValueError: there is none of that name; or it may be timm's, and timm is missing.
-    """
-    torch.manual_seed(0)
-    model = build_model(name) if name in list_models() else build_peer(name)
-    return model.eval().requires_grad_(False)
-
-
-def build_peer(name: str) -> nn.Module:
-    if find_spec("timm"):
-        import timm
-
-        if timm.is_model(name):
-            return timm.create_model(name)
-    if name in torchvision.models.list_models(module=torchvision.models):
-        return torchvision.models.get_model(name)
-    if find_spec("timm"):
-        raise ValueError(
-            f"unknown network {name!r}: neither in paperrepro.list_models(), nor in "
-            "timm.list_models(), nor in torchvision.models.list_models()"
-        )
-    raise ValueError(
-        f"{name!r} is none of our networks and none of torchvision's; to look for it in timm, "
-        "install that: pip install timm"
-    )
 
 
 def library_of(network: nn.Module) -> str:

@@ -104,7 +104,7 @@ OPERATORS: dict[str, Callable[[int], nn.Module]] = {
 }
 FORMS: dict[str, Callable[[int], nn.Module]] = {
     "split_cat": PConv,
-    "slicing": lambda c: PConv(c, forward="slicing"),
+    "slicing": lambda c: PConv(c, mode="slicing"),
     "in_place": InPlacePConv,
 }
 
@@ -249,6 +249,6 @@ def cells_of_forms(quick: bool) -> Iterator[tuple[str, int, Candidates]]:
 def fasternet(variant: str, form: str, format: str) -> Callable[[], object]:
     """A call of a fused FasterNet with one image."""
     torch.manual_seed(0)
-    model = reparameterize(build_model(variant, forward=form)).to(memory_format=FORMATS[format])
+    model = reparameterize(build_model(variant, mode=form)).to(memory_format=FORMATS[format])
     image = torch.randn(1, 3, 224, 224).contiguous(memory_format=FORMATS[format])
     return torch.inference_mode()(lambda: model(image))

@@ -22,8 +22,9 @@ from torch._inductor.exc import InvalidCxxCompiler
 from torch._inductor.utils import fresh_inductor_cache
 from tqdm import tqdm
 
+from ..networks import find_network
 from .latency import compare, torch_threads
-from .models import SIZE, as_run, load_network
+from .models import SIZE, as_run
 
 Run = Callable[[Tensor], Tensor]
 
@@ -130,7 +131,7 @@ def run(
     runtime, and as it is trained (unfused) in those that compile no C++.
 
     Args:
-        cases: networks that `models.load_network` knows, each with a batch.
+        cases: networks that `networks.find_network` knows, each with a batch.
         runtimes: names in `RUNTIMES`; "eager" is measured in any case.
         quick: the first case only, and no runtime that compiles C++.
 
@@ -159,7 +160,7 @@ def run_case(
     name: str, batch: int, runtimes: Sequence[str], threads: int, progress: bool
 ) -> list[dict[str, object]]:
     """The rows of one network and batch."""
-    unfused = load_network(name)
+    unfused = find_network(name).model.requires_grad_(False)
     forms = {"unfused": unfused, "fused": as_run(unfused)}
     images = torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     expected = eager(unfused, images)(images)

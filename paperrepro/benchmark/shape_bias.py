@@ -10,10 +10,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..analysis.images import list_images, open_image
-from ..analysis.networks import find_network
 from ..analysis.shape_bias import Stimuli
-from ..folders import data_folder
+from ..files import data_folder, list_images, open_image
+from ..networks import find_network
 from .latency import compare
 
 NETWORKS = ("mobileone_s0", "fasternet_t0", "replknet_3", "mobilevigv2_ti", "rapidnet_ti")

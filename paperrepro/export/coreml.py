@@ -9,11 +9,9 @@ Mac or an iPhone can be compared (`paperrepro.export.mac`).
 """
 
 import hashlib
-import inspect
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -28,9 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets import Shapes
-from ..models import Backbone
+from ..models import IMAGENET, Backbone, family_of
 from ..reparam import reparameterize
-from ..weights import IMAGENET, RELEASED
 from . import mil
 from .package import coremltools, quiet
 
@@ -398,8 +395,8 @@ def normalization(model: nn.Module, normalize: bool | Normalization) -> Normaliz
     if normalize is False:
         return (), ()
     if normalize is True:
-        release = RELEASED.get(getattr(model, "variant", None) or "")
-        return (release.mean, release.std) if release else IMAGENET
+        prepared = getattr(model, "input", None)
+        return (prepared.mean, prepared.std) if prepared else IMAGENET
     mean, std = (tuple(map(float, each)) for each in normalize)
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise ValueError(f"normalize is {normalize}; it takes three means and positive deviations")
@@ -414,11 +411,11 @@ def describe(
     source = ""
     converted.license = "The weights are under their author's terms"
     if isinstance(model, Backbone):
-        summary = inspect.getdoc(sys.modules[type(model).__module__]).split("\n\n")[0]
-        source = " ".join(summary.split())
+        family = family_of(model.variant)
+        source = str(family.paper or "")
         converted.license = "The code: MIT. The weights: MIT where paperrepro trained them"
-        if model.variant in RELEASED:
-            converted.license += f"; released ones: {RELEASED[model.variant].page}"
+        if release := family.releases.get(model.variant):
+            converted.license += f"; released ones: {release.page}"
     converted.short_description = f"{name}. {source}".strip()
     converted.author = "paperrepro"
     converted.version = version("paperrepro")

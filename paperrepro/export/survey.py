@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 from tqdm import tqdm
 
 from ..datasets import Shapes
+from ..files import list_images, open_image
 from ..models import Backbone, build_model, check_name, list_models
 from ..models.layers import LayerScale
 from .coreml import export_coreml, normalization
@@ -35,7 +35,6 @@ COLUMNS = (
     "network megabytes operations frontend float32_error float16_error top1_agreement margin "
     "deviation peak_value seconds peak_gb note"
 ).split()
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def run(
@@ -126,16 +125,13 @@ def load_images(folder: Path | None, size: int, count: int) -> Tensor:
     """Images as uint8 `(N, 3, size, size)`: the first of a folder, cropped, or drawn shapes.
 
     Raises:
-        OSError: the folder holds none.
+        OSError: the folder holds none, or one cannot be read.
     """
     if folder is None:
         shapes = Shapes(count, size, seed=0)
         return torch.stack([shapes[i][0] for i in range(count)])
-    files = sorted(each for each in Path(folder).rglob("*") if each.suffix.lower() in SUFFIXES)
-    if not files:
-        raise FileNotFoundError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
-    prepare = v2.Compose([v2.RGB(), v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor()])
-    return torch.stack([prepare(Image.open(file)) for file in files[:count]])
+    prepare = v2.Compose([v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor()])
+    return torch.stack([prepare(open_image(file)) for file in list_images(folder)[:count]])
 
 
 def peak_memory() -> float:

@@ -1,20 +1,51 @@
 """The networks of the five papers, and MobileNetV2, the test bed of RepLKNet's guidelines."""
 
 from . import mobileone, fasternet, replknet, mobilevig, mobilevigv2, rapidnet, mobilenetv2  # isort: skip
-from .layers import Backbone
-from .registry import build_model, check_name, family_of, list_models
+from .backbone import Backbone, FeatureExtractor, FeatureInfo
+from .registry import (
+    IMAGENET,
+    Family,
+    Input,
+    MissingFactError,
+    Paper,
+    Release,
+    build_model,
+    check_name,
+    downloadable,
+    families,
+    family_of,
+    input_of,
+    is_known,
+    list_models,
+    register,
+    release_of,
+)
 
 __all__ = [
+    "IMAGENET",
     "Backbone",
+    "Family",
+    "FeatureExtractor",
+    "FeatureInfo",
+    "Input",
+    "MissingFactError",
+    "Paper",
+    "Release",
     "build_model",
     "check_name",
+    "downloadable",
+    "families",
     "family_of",
     "fasternet",
+    "input_of",
+    "is_known",
     "list_models",
     "mobilenetv2",
     "mobileone",
     "mobilevig",
     "mobilevigv2",
     "rapidnet",
+    "register",
+    "release_of",
     "replknet",
 ]

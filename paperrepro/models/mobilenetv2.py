@@ -12,8 +12,10 @@ from torch import nn
 from torchvision.models import MobileNetV2 as TorchvisionMobileNetV2
 from torchvision.models.mobilenetv2 import InvertedResidual
 
-from .layers import Backbone, Branches, Chain, ConvNorm
-from .registry import register
+from . import describe
+from .backbone import Backbone
+from .layers import Branches, Chain, ConvNorm
+from .registry import Family, Input, Paper, Release, register
 
 # The expansion and the channels of MobileNetV2's seven groups of blocks (its Table 2).
 EXPANSIONS = (1, 6, 6, 6, 6, 6, 6)
@@ -99,6 +101,40 @@ def large_depthwise(
     return branches
 
 
-@register(MobileNetV2, test_bed=True)
-def mobilenetv2(**config) -> MobileNetV2:
-    return MobileNetV2(**config)
+def parameters(model: Backbone, fused: Backbone) -> int:
+    """Those of RepLKNet's Table 11: all."""
+    return describe.count_parameters(model)
+
+
+FAMILY = register(
+    Family(
+        network=MobileNetV2,
+        variants={"mobilenetv2": {}},
+        paper=Paper(
+            "MobileNetV2: Inverted Residuals and Linear Bottlenecks",
+            "Sandler et al.",
+            "CVPR",
+            2018,
+            arxiv="1801.04381",
+        ),
+        input=Input(size=224, crop=0.875, interpolation="bicubic"),
+        parameters=parameters,
+        macs_of="training",
+        releases={
+            "mobilenetv2": Release(
+                71.76,
+                url=None,
+                page="https://github.com/DingXiaoH/RepLKNet-pytorch",
+                layout="paperrepro",
+                note="RepLKNet's test bed (Tables 2 to 4, 11); the authors published no weights "
+                "for it.",
+            )
+        },
+        recipes="paperrepro.training.papers:mobilenetv2",
+        small=dict(
+            config=dict(width=0.35, blocks=(1, 1, 2, 2, 1, 2, 1), strides=(1, 1, 1, 2, 1, 2, 1)),
+            lr=0.05,
+        ),
+        test_bed=True,
+    )
+)

@@ -17,17 +17,26 @@ from collections.abc import Sequence
 
 import torch
 
+from . import describe
+from .backbone import Backbone
 from .layers import (
     Chain,
     ConvNorm,
+    Residual,
+    drop_path,
+)
+from .local_global import (
+    ONE_HEAD,
     LocalGlobalNet,
     MaxRelative,
-    Residual,
     conditional_position_encoding,
-    drop_path,
+    conv_parameters,
     feed_forward,
+    irb_blocks,
+    mixer_blocks,
+    sldgroup,
 )
-from .registry import register
+from .registry import Family, Input, Paper, register
 
 
 def grapher(channels: int, graph: str, distance: int, cpe: bool, rate: float) -> Residual:
@@ -79,6 +88,7 @@ class MobileViG(LocalGlobalNet):
         drop_path_rate: float = 0.1,
         distilled: bool = True,
         num_classes: int = 1000,
+        in_chans: int = 3,
     ) -> None:
         def graph_block(stage: int, width: int, rate: float) -> Chain:
             mixer = grapher(width, graph, distance, cpe, rate)
@@ -90,36 +100,58 @@ class MobileViG(LocalGlobalNet):
             ([next(rising) for _ in range(locals_here)], [next(rising) for _ in range(graphs_here)])
             for locals_here, graphs_here in zip(local, graphs, strict=True)
         ]
-        super().__init__(channels, rates, graph_block, embed_dim, distilled, num_classes)
+        super().__init__(channels, rates, graph_block, embed_dim, distilled, num_classes, in_chans)
 
 
-@register(MobileViG)
-def mobilevig_ti(**config) -> MobileViG:
-    defaults = dict(
-        channels=(42, 84, 168, 256), local=(2, 2, 6, 0), graphs=(0, 0, 0, 2), embed_dim=512
+def graph_blocks(model: Backbone) -> str:
+    return mixer_blocks(model)
+
+
+FAMILY = register(
+    Family(
+        network=MobileViG,
+        variants={  # the released configurations
+            "mobilevig_ti": dict(
+                channels=(42, 84, 168, 256), local=(2, 2, 6, 0), graphs=(0, 0, 0, 2), embed_dim=512
+            ),
+            "mobilevig_s": dict(
+                channels=(42, 84, 176, 256), local=(3, 3, 9, 0), graphs=(0, 0, 0, 3), embed_dim=512
+            ),
+            "mobilevig_m": dict(
+                channels=(42, 84, 224, 400), local=(3, 3, 9, 0), graphs=(0, 0, 0, 3), embed_dim=768
+            ),
+            "mobilevig_b": dict(
+                channels=(42, 84, 240, 464), local=(5, 5, 15, 0), graphs=(0, 0, 0, 5), embed_dim=768
+            ),
+        },
+        paper=Paper(
+            "MobileViG: Graph-Based Sparse Attention for Mobile Vision Applications",
+            "Munir et al.",
+            "CVPR Workshops",
+            2023,
+            arxiv="2307.00395",
+        ),
+        input=Input(size=224, crop=0.9, interpolation="bicubic"),
+        parameters=conv_parameters,
+        macs_of="training",
+        described=(
+            describe.channels,
+            irb_blocks,
+            graph_blocks,
+            describe.reduction,
+            describe.stem_strides,
+        ),
+        releases=sldgroup(
+            "MobileViG",
+            {"mobilevig_ti": 75.7, "mobilevig_s": 78.2, "mobilevig_m": 80.6, "mobilevig_b": 82.6},
+        ),
+        layouts="paperrepro.weights.layouts:MOBILEVIG",
+        recipes="paperrepro.training.papers:local_global",
+        small=dict(
+            config=dict(
+                channels=(16, 32, 64, 128), local=(1, 1, 2, 0), graphs=(0, 0, 0, 1), **ONE_HEAD
+            )
+        ),
+        color="#56B4E9",
     )
-    return MobileViG(**(defaults | config))
-
-
-@register(MobileViG)
-def mobilevig_s(**config) -> MobileViG:
-    defaults = dict(
-        channels=(42, 84, 176, 256), local=(3, 3, 9, 0), graphs=(0, 0, 0, 3), embed_dim=512
-    )
-    return MobileViG(**(defaults | config))
-
-
-@register(MobileViG)
-def mobilevig_m(**config) -> MobileViG:
-    defaults = dict(
-        channels=(42, 84, 224, 400), local=(3, 3, 9, 0), graphs=(0, 0, 0, 3), embed_dim=768
-    )
-    return MobileViG(**(defaults | config))
-
-
-@register(MobileViG)
-def mobilevig_b(**config) -> MobileViG:
-    defaults = dict(
-        channels=(42, 84, 240, 464), local=(5, 5, 15, 0), graphs=(0, 0, 0, 5), embed_dim=768
-    )
-    return MobileViG(**(defaults | config))
+)

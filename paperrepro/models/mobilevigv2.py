@@ -16,19 +16,28 @@ load:
 
 from collections.abc import Sequence
 
+from . import describe
+from .backbone import Backbone
 from .layers import (
     Chain,
     ConvNorm,
     LayerScale,
+    Residual,
+    drop_path,
+)
+from .local_global import (
+    ONE_HEAD,
     LocalGlobalNet,
     MaxRelative,
-    Residual,
     conditional_position_encoding,
-    drop_path,
+    conv_parameters,
     feed_forward,
+    irb_blocks,
+    mixer_blocks,
     released_drop_rates,
+    sldgroup,
 )
-from .registry import register
+from .registry import Family, Input, Paper, register
 
 
 def mobile_graph_conv(channels: int, graph: str, distance: int, cpe: bool, rate: float) -> Residual:
@@ -80,42 +89,70 @@ class MobileViGv2(LocalGlobalNet):
         drop_path_rate: float = 0.1,
         distilled: bool = True,
         num_classes: int = 1000,
+        in_chans: int = 3,
     ) -> None:
         def graph_block(stage: int, width: int, rate: float) -> Chain:
             mixer = mobile_graph_conv(width, graph, distances[stage], cpe, rate)
             return Chain(mixer=mixer, ffn=feed_forward(width, rate))
 
         rates = released_drop_rates(local, graphs, drop_path_rate)
-        super().__init__(channels, rates, graph_block, embed_dim, distilled, num_classes)
+        super().__init__(channels, rates, graph_block, embed_dim, distilled, num_classes, in_chans)
 
 
-@register(MobileViGv2)
-def mobilevigv2_ti(**config) -> MobileViGv2:
-    defaults = dict(
-        channels=(32, 64, 128, 256), local=(2, 2, 6, 2), graphs=(0, 2, 2, 2), embed_dim=512
+def graph_blocks(model: Backbone) -> str:
+    return mixer_blocks(model)
+
+
+FAMILY = register(
+    Family(
+        network=MobileViGv2,
+        variants={  # the released configurations; Fig. 2 gives none
+            "mobilevigv2_ti": dict(
+                channels=(32, 64, 128, 256), local=(2, 2, 6, 2), graphs=(0, 2, 2, 2), embed_dim=512
+            ),
+            "mobilevigv2_s": dict(
+                channels=(32, 64, 128, 256), local=(3, 3, 9, 3), graphs=(0, 3, 3, 3), embed_dim=512
+            ),
+            "mobilevigv2_m": dict(
+                channels=(32, 64, 192, 384), local=(3, 3, 9, 3), graphs=(0, 3, 3, 3), embed_dim=512
+            ),
+            "mobilevigv2_b": dict(
+                channels=(64, 128, 256, 512), local=(3, 3, 9, 3), graphs=(0, 3, 3, 3), embed_dim=768
+            ),
+        },
+        paper=Paper(
+            "Scaling Graph Convolutions for Mobile Vision",
+            "Avery et al.",
+            "CVPR Workshops",
+            2024,
+            arxiv="2406.05850",
+        ),
+        input=Input(size=224, crop=0.9, interpolation="bicubic"),
+        parameters=conv_parameters,
+        macs_of="training",
+        described=(
+            describe.channels,
+            irb_blocks,
+            graph_blocks,
+            describe.reduction,
+            describe.stem_strides,
+        ),
+        releases=sldgroup(
+            "MobileViGv2",
+            {
+                "mobilevigv2_ti": 77.7,
+                "mobilevigv2_s": 79.8,
+                "mobilevigv2_m": 81.7,
+                "mobilevigv2_b": 83.4,
+            },
+        ),
+        layouts="paperrepro.weights.layouts:MOBILEVIGV2",
+        recipes="paperrepro.training.papers:local_global",
+        small=dict(
+            config=dict(
+                channels=(16, 32, 64, 128), local=(1, 1, 2, 1), graphs=(0, 1, 1, 1), **ONE_HEAD
+            )
+        ),
+        color="#CC79A7",
     )
-    return MobileViGv2(**(defaults | config))
-
-
-@register(MobileViGv2)
-def mobilevigv2_s(**config) -> MobileViGv2:
-    defaults = dict(
-        channels=(32, 64, 128, 256), local=(3, 3, 9, 3), graphs=(0, 3, 3, 3), embed_dim=512
-    )
-    return MobileViGv2(**(defaults | config))
-
-
-@register(MobileViGv2)
-def mobilevigv2_m(**config) -> MobileViGv2:
-    defaults = dict(
-        channels=(32, 64, 192, 384), local=(3, 3, 9, 3), graphs=(0, 3, 3, 3), embed_dim=512
-    )
-    return MobileViGv2(**(defaults | config))
-
-
-@register(MobileViGv2)
-def mobilevigv2_b(**config) -> MobileViGv2:
-    defaults = dict(
-        channels=(64, 128, 256, 512), local=(3, 3, 9, 3), graphs=(0, 3, 3, 3), embed_dim=768
-    )
-    return MobileViGv2(**(defaults | config))
+)

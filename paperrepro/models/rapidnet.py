@@ -21,21 +21,29 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
+from . import describe
+from .backbone import Backbone
 from .layers import (
     Branches,
     Chain,
     ConvNorm,
     LayerScale,
-    LocalGlobalNet,
-    MaxRelative,
     Residual,
     choose,
-    conditional_position_encoding,
     drop_path,
-    feed_forward,
-    released_drop_rates,
 )
-from .registry import register
+from .local_global import (
+    ONE_HEAD,
+    LocalGlobalNet,
+    MaxRelative,
+    conditional_position_encoding,
+    feed_forward,
+    irb_blocks,
+    mixer_blocks,
+    released_drop_rates,
+    sldgroup,
+)
+from .registry import Family, Input, Paper, register
 
 
 def multi_level_dilated_conv(
@@ -128,6 +136,7 @@ class RapidNet(LocalGlobalNet):
         drop_path_rate: float = 0.1,
         distilled: bool = True,
         num_classes: int = 1000,
+        in_chans: int = 3,
     ) -> None:
         make_mixer = choose("mixer", MIXERS, mixer)
 
@@ -144,36 +153,77 @@ class RapidNet(LocalGlobalNet):
             return Chain(mixer=mix, ffn=ffn)
 
         rates = released_drop_rates(local, dilated, drop_path_rate)
-        super().__init__(channels, rates, dilated_conv_block, embed_dim, distilled, num_classes)
+        super().__init__(
+            channels, rates, dilated_conv_block, embed_dim, distilled, num_classes, in_chans
+        )
 
 
-@register(RapidNet)
-def rapidnet_ti(**config) -> RapidNet:
-    defaults = dict(
-        channels=(32, 64, 112, 224), local=(2, 2, 6, 2), dilated=(0, 0, 2, 2), embed_dim=512
+# What the paper's tables state of a variant.
+
+
+def parameters(model: Backbone, fused: Backbone) -> int:
+    """Those of Table 2: all, both heads included. The table truncates."""
+    return describe.count_parameters(model)
+
+
+def dcb_blocks(model: Backbone) -> str:
+    return mixer_blocks(model)
+
+
+FAMILY = register(
+    Family(
+        network=RapidNet,
+        variants={  # Table 1
+            "rapidnet_ti": dict(
+                channels=(32, 64, 112, 224), local=(2, 2, 6, 2), dilated=(0, 0, 2, 2), embed_dim=512
+            ),
+            "rapidnet_s": dict(
+                channels=(32, 64, 112, 224), local=(3, 3, 9, 3), dilated=(0, 0, 3, 3), embed_dim=512
+            ),
+            "rapidnet_m": dict(
+                channels=(32, 64, 160, 320), local=(3, 3, 9, 3), dilated=(0, 0, 3, 3), embed_dim=512
+            ),
+            "rapidnet_b": dict(
+                channels=(64, 128, 224, 416),
+                local=(3, 3, 9, 3),
+                dilated=(0, 0, 3, 3),
+                embed_dim=768,
+            ),
+        },
+        paper=Paper(
+            "RapidNet: Multi-Level Dilated Convolution Based Mobile Backbone",
+            "Munir et al.",
+            "WACV",
+            2025,
+            arxiv="2412.10995",
+        ),
+        input=Input(size=224, crop=0.9, interpolation="bicubic"),
+        parameters=parameters,
+        macs_of="training",
+        described=(
+            describe.channels,
+            irb_blocks,
+            dcb_blocks,
+            describe.reduction,
+            describe.stem_strides,
+        ),
+        releases=sldgroup(
+            "RapidNet",
+            {"rapidnet_ti": 76.3, "rapidnet_s": 78.6, "rapidnet_m": 81.0, "rapidnet_b": 82.8},
+            {
+                "rapidnet_ti": "RapidNet_Ti.pth",
+                "rapidnet_s": "RapidNet_S.pth",
+                "rapidnet_m": "RapidNet_M.pth",
+                "rapidnet_b": "RapidNet_B.pth",
+            },
+        ),
+        layouts="paperrepro.weights.layouts:RAPIDNET",
+        recipes="paperrepro.training.papers:local_global",
+        small=dict(
+            config=dict(
+                channels=(16, 32, 64, 128), local=(1, 1, 2, 1), dilated=(0, 0, 1, 1), **ONE_HEAD
+            )
+        ),
+        color="#D55E00",
     )
-    return RapidNet(**(defaults | config))
-
-
-@register(RapidNet)
-def rapidnet_s(**config) -> RapidNet:
-    defaults = dict(
-        channels=(32, 64, 112, 224), local=(3, 3, 9, 3), dilated=(0, 0, 3, 3), embed_dim=512
-    )
-    return RapidNet(**(defaults | config))
-
-
-@register(RapidNet)
-def rapidnet_m(**config) -> RapidNet:
-    defaults = dict(
-        channels=(32, 64, 160, 320), local=(3, 3, 9, 3), dilated=(0, 0, 3, 3), embed_dim=512
-    )
-    return RapidNet(**(defaults | config))
-
-
-@register(RapidNet)
-def rapidnet_b(**config) -> RapidNet:
-    defaults = dict(
-        channels=(64, 128, 224, 416), local=(3, 3, 9, 3), dilated=(0, 0, 3, 3), embed_dim=768
-    )
-    return RapidNet(**(defaults | config))
+)

@@ -19,8 +19,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .layers import Backbone, Branches, Chain, ConvNorm, Residual, drop_path
-from .registry import register
+from . import describe
+from .backbone import Backbone
+from .layers import Branches, Chain, ConvNorm, Residual, drop_path
+from .registry import Family, Input, Paper, Release, register
 
 
 class LargeKernel(Branches):
@@ -83,6 +85,8 @@ class RepLKNet(Backbone):
         drop_path_rate: stochastic depth of the last pair; the rates rise from 0.
     """
 
+    modules_per_block = 2
+
     def __init__(
         self,
         kernels: Sequence[int],
@@ -93,10 +97,11 @@ class RepLKNet(Backbone):
         shortcut: bool = True,
         drop_path_rate: float = 0.3,
         num_classes: int = 1000,
+        in_chans: int = 3,
     ) -> None:
         first = channels[0]
         stem = nn.Sequential(
-            ConvNorm(3, first, 3, 2, act="relu"),
+            ConvNorm(in_chans, first, 3, 2, act="relu"),
             ConvNorm(first, first, 3, groups=first, act="relu"),
             ConvNorm(first, first, act="relu"),
             ConvNorm(first, first, 3, 2, groups=first, act="relu"),
@@ -124,49 +129,135 @@ class RepLKNet(Backbone):
             flatten=nn.Flatten(),
             fc=nn.Linear(channels[-1], num_classes),
         )
-        super().__init__(stem, stages, head, stage_channels=channels, num_classes=num_classes)
+        super().__init__(
+            stem,
+            stages,
+            head,
+            stage_channels=channels,
+            num_classes=num_classes,
+            in_chans=in_chans,
+        )
 
 
+# What the paper's tables state of a variant.
+
+
+def parameters(model: Backbone, fused: Backbone) -> int:
+    """After the released re-parameterization, which merges the small kernel and folds each
+    BatchNorm that follows a convolution; those that open a block and the last one stay.
+
+    The tables truncate. (Rounded, the completely fused count fits as many of their rows.)
+    """
+    opening = (
+        describe.count_parameters(child)
+        for parent in model.modules()
+        if not isinstance(parent, ConvNorm)
+        for child in parent.children()
+        if isinstance(child, nn.BatchNorm2d)
+    )
+    return describe.count_parameters(fused) + sum(opening)
+
+
+def kernels(model: Backbone) -> str:
+    """The large kernel of each stage."""
+    return describe.commas(
+        describe.only(
+            (
+                layer["large"].conv.kernel_size[0]
+                for layer in describe.modules_of(stage, LargeKernel)
+            ),
+            "the kernel size",
+        )
+        for stage in model.stages
+    )
+
+
+def dw_ratio(model: Backbone) -> str:
+    ratios = (
+        f"{block.large_kernel['large'].conv.out_channels / block.pw2.conv.out_channels:g}"
+        for block in model.modules()
+        if hasattr(block, "large_kernel")
+    )
+    return describe.only(ratios, "the depthwise ratio")
+
+
+def release(top1: float, file: str = "", note: str = "", input: Input | None = None) -> Release:
+    base = "https://download.openmmlab.com/mmclassification/v0/replknet"
+    return Release(
+        top1,
+        url=f"{base}/{file}.pth" if file else None,
+        page="https://github.com/DingXiaoH/RepLKNet-pytorch",
+        layout="openmmlab" if file else "released",
+        sha256=file.rpartition("-")[2],
+        input=input,
+        note=note or "OpenMMLab's copy of the authors' file, with the keys renamed.",
+    )
+
+
+UNRELEASED = "Table 5's network of 120 epochs; the authors published no weights for it."
 BASE = (128, 256, 512, 1024)
 
-
-@register(RepLKNet)
-def replknet_3(**config) -> RepLKNet:
-    return RepLKNet(**(dict(kernels=(3, 3, 3, 3), channels=BASE, small_kernel=None) | config))
-
-
-@register(RepLKNet)
-def replknet_7(**config) -> RepLKNet:
-    return RepLKNet(**(dict(kernels=(7, 7, 7, 7), channels=BASE) | config))
-
-
-@register(RepLKNet)
-def replknet_13(**config) -> RepLKNet:
-    return RepLKNet(**(dict(kernels=(13, 13, 13, 13), channels=BASE) | config))
-
-
-@register(RepLKNet)
-def replknet_25(**config) -> RepLKNet:
-    return RepLKNet(**(dict(kernels=(25, 25, 25, 13), channels=BASE) | config))
-
-
-@register(RepLKNet)
-def replknet_31b(**config) -> RepLKNet:
-    return RepLKNet(**(dict(kernels=(31, 29, 27, 13), channels=BASE) | config))
-
-
-@register(RepLKNet)
-def replknet_31l(**config) -> RepLKNet:
-    defaults = dict(kernels=(31, 29, 27, 13), channels=(192, 384, 768, 1536))
-    return RepLKNet(**(defaults | config))
-
-
-@register(RepLKNet)
-def replknet_xl(**config) -> RepLKNet:
-    defaults = dict(
-        kernels=(27, 27, 27, 13),
-        channels=(256, 512, 1024, 2048),
-        small_kernel=None,
-        depthwise_ratio=1.5,
+FAMILY = register(
+    Family(
+        network=RepLKNet,
+        variants={  # Sections 4.2 and 4.3, Table 5
+            "replknet_3": dict(kernels=(3, 3, 3, 3), channels=BASE, small_kernel=None),
+            "replknet_7": dict(kernels=(7, 7, 7, 7), channels=BASE),
+            "replknet_13": dict(kernels=(13, 13, 13, 13), channels=BASE),
+            "replknet_25": dict(kernels=(25, 25, 25, 13), channels=BASE),
+            "replknet_31b": dict(kernels=(31, 29, 27, 13), channels=BASE),
+            "replknet_31l": dict(kernels=(31, 29, 27, 13), channels=(192, 384, 768, 1536)),
+            "replknet_xl": dict(
+                kernels=(27, 27, 27, 13),
+                channels=(256, 512, 1024, 2048),
+                small_kernel=None,
+                depthwise_ratio=1.5,
+            ),
+        },
+        paper=Paper(
+            "Scaling Up Your Kernels to 31x31: Revisiting Large Kernel Design in CNNs",
+            "Ding et al.",
+            "CVPR",
+            2022,
+            arxiv="2203.06717",
+        ),
+        input=Input(size=224, crop=0.875, interpolation="bicubic"),
+        parameters=parameters,
+        macs_of="fused",
+        described=(
+            describe.channels,
+            describe.depths,
+            kernels,
+            dw_ratio,
+            describe.reduction,
+        ),
+        releases={
+            "replknet_3": release(82.11, note=UNRELEASED),
+            "replknet_7": release(82.73, note=UNRELEASED),
+            "replknet_13": release(
+                83.02,
+                note="The authors' README links a 120-epoch file; fetch it and pass its path.",
+            ),
+            "replknet_25": release(83.0, note=UNRELEASED),
+            "replknet_31b": release(83.5, "RepLKNet-31B_ImageNet-1K_224_20221024-debd6715"),
+            "replknet_31l": release(
+                86.6,
+                "RepLKNet-31L_ImageNet-22K-to-1K_384_20221024-6f8ee74d",
+                input=Input(size=384, crop=None),
+            ),
+            "replknet_xl": release(
+                87.8,
+                "RepLKNet-XL_MegData73M_ImageNet1K_20221024-664f2980",
+                "OpenMMLab's copy of the authors' file; they measured 87.57 with it.",
+                Input(size=320, crop=0.875, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+            ),
+        },
+        layouts="paperrepro.weights.layouts:REPLKNET",
+        recipes="paperrepro.training.papers:replknet",
+        small=dict(
+            config=dict(channels=(24, 48, 96, 192), depths=(1, 1, 2, 1), drop_path_rate=0.0),
+            lr=4e-3,
+        ),
+        color="#009E73",
     )
-    return RepLKNet(**(defaults | config))
+)

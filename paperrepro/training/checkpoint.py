@@ -1,46 +1,21 @@
 """Checkpoints that a kill at any moment leaves whole: `last.pt`, and the one before it."""
 
 import io
-import os
 import pickle
 from pathlib import Path
 
 import torch
 
+from ..files import write_atomically
+
 LAST, PREVIOUS = "last.pt", "previous.pt"
-
-
-def write_atomically(path: Path, content: bytes, previous: Path | None = None) -> None:
-    """Writes under a temporary name, down to the disk, and renames.
-
-    Args:
-        previous: the name that a file already at `path` gets.
-
-    Raises:
-        OSError: naming the file, which is then as it was.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous and path.exists():
-            os.replace(path, previous)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(
-            f"cannot write {path}: {error.strerror or error}; what was there before is whole. Make "
-            "room and go on with --resume"
-        ) from error
 
 
 def save_checkpoint(run: Path, state: dict) -> None:
     """Makes `state` the last checkpoint of a run, and the last one the previous."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomically(run / LAST, buffer.getvalue(), run / PREVIOUS)
+    write_atomically(run / LAST, buffer.getvalue(), previous=run / PREVIOUS)
 
 
 def has_checkpoint(run: Path) -> bool:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..models import Backbone
 from ..models.layers import TwoHeads
-from ..weights import WeightsError, load_model
+from ..weights import load_model
 from .recipe import Recipe
 
 
@@ -84,7 +84,7 @@ def load_teacher(name: str, num_classes: int) -> nn.Module:
         raise ValueError(
             f'the teacher {name!r} needs timm: pip install "paperrepro[train]"'
         ) from error
-    except (OSError, RuntimeError, ValueError, WeightsError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"no teacher {name!r}: {error}") from error
     teacher = teacher.eval().requires_grad_(False)
     with torch.no_grad():

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -108,3 +109,37 @@ def fused_difference(
     difference = (logits - fused_logits).abs().max() / logits.std()
     equal = (logits.argmax(1) == fused_logits.argmax(1)).double().mean()
     return difference.item(), 100 * equal.item()
+
+
+def evaluate_forms(
+    model: Backbone,
+    images: Dataset,
+    transform: Callable,
+    *,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> tuple[pd.DataFrame, float, float]:
+    """The score of a network as it was trained and re-parameterized, and how far they differ.
+
+    Returns:
+        A row per form: `network`, `images`, `top1`, `top5` (percent) and `images_per_second`; then
+        what `fused_difference` gives.
+    """
+    difference, equal = fused_difference(model, images, transform)
+    rows = []
+    for form, network in (
+        ("as trained", model),
+        ("re-parameterized", reparameterize(model)),
+    ):
+        network = network.to(device, memory_format=torch.channels_last)
+        score = evaluate(network, images, transform, workers=workers, device=device)
+        rows.append(
+            {
+                "network": form,
+                "images": score.images,
+                "top1": score.top1,
+                "top5": score.top5,
+                "images_per_second": score.speed,
+            }
+        )
+    return pd.DataFrame(rows), difference, equal

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -33,11 +33,14 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from ..datasets import Data, Prepared, ShardedSampler, mix_seed
-from ..models import Backbone, build_model
+from ..files import pick_device, write_atomically
+from ..models import Backbone, Input
+from ..models.registry import input_of
+from ..networks import transform_of
 from ..results import surroundings
-from ..transforms import mixing, training_transform, validation_transform
-from ..weights import RELEASED, download_released, fit, read_checkpoint, save_model
-from .checkpoint import LAST, has_checkpoint, load_checkpoint, save_checkpoint, write_atomically
+from ..transforms import mixing, training_transform
+from ..weights import create_model, save_model
+from .checkpoint import LAST, has_checkpoint, load_checkpoint, save_checkpoint
 from .distillation import Answers, load_teacher, loss_of
 from .evaluation import evaluate
 from .recipe import Recipe, changes, from_json
@@ -148,7 +151,9 @@ def train(
                 if shown:
                     say(line(row, recipe))
         if place.rank == 0:
-            save_model(training.kept(), run / "model.safetensors")
+            trained = training.kept()
+            trained.input, trained.classes = input_for(recipe), tuple(data.classes)
+            save_model(trained, run / "model.safetensors")
         return pd.DataFrame(training.rows)
 
 
@@ -427,13 +432,15 @@ def starting_network(
 ) -> Backbone:
     """The recipe's network, fresh or with weights, which may have been trained with other drop
     rates than the recipe's."""
-    model = build_model(recipe.model, num_classes=num_classes, **recipe.config)
-    if weights is None:
-        return model
-    path = Path(weights) if os.fspath(weights) != "released" else download_released(recipe.model)
-    model = fit(model, read_checkpoint(path)[0], None, path, trunk_only=trunk_only)
+    model = create_model(
+        recipe.model,
+        num_classes=num_classes,
+        weights=weights,
+        trunk_only=trunk_only,
+        **recipe.config,
+    )
     if model.reparameterized:
-        raise ValueError(f"{path} is re-parameterized; training needs the weights as trained")
+        raise ValueError(f"{weights} is re-parameterized; training needs the weights as trained")
     return model
 
 
@@ -454,7 +461,7 @@ def parameter_groups(model: Backbone, recipe: Recipe) -> list[dict]:
 def transform_for_training(recipe: Recipe, epoch: int, mirror: bool = True) -> v2.Transform:
     """The augmentation of an epoch, normalised as the network's released weights expect it."""
     size, factor = recipe.stage(epoch)
-    release = RELEASED[recipe.model]
+    prepared = input_of(recipe.model)
     return training_transform(
         size,
         crop_scale=recipe.crop_scale,
@@ -463,32 +470,29 @@ def transform_for_training(recipe: Recipe, epoch: int, mirror: bool = True) -> v
         auto_augment=recipe.auto_augment * factor,
         erasing=recipe.erasing,
         interpolation=recipe.interpolation,
-        mean=release.mean,
-        std=release.std,
+        mean=prepared.mean,
+        std=prepared.std,
     )
+
+
+def input_for(recipe: Recipe) -> Input:
+    """How the trained network's images are prepared: as the family's, at the recipe's size."""
+    return replace(input_of(recipe.model), size=recipe.size, crop=recipe.test_crop)
 
 
 def transform_for_validation(recipe: Recipe) -> v2.Transform:
     """`paperrepro.evaluation_transform` at the recipe's size."""
-    release = RELEASED[recipe.model]
-    return validation_transform(
-        recipe.size,
-        crop=recipe.test_crop,
-        interpolation=release.interpolation,
-        mean=release.mean,
-        std=release.std,
-    )
+    return transform_of(input_for(recipe))
 
 
 @contextmanager
 def process_group(device: str | None) -> Iterator[Place]:
     """This process's place among those that `torchrun` started, or alone."""
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError("there is no GPU here that PyTorch can use; leave out --device cuda")
+    picked = pick_device(device)
+    kind = picked.type
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
-        yield Place(0, 1, torch.device(kind))
+        yield Place(0, 1, picked)
         return
     place = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else "cpu"
     if kind == "cuda":

@@ -9,7 +9,7 @@ command line and the tests all read this table, so that no number is written dow
     >>> claims[["subject", "quantity", "unit", "paper_value", "ours", "verdict"]]
 
 This module reads and checks. Our values are computed by
-``paperrepro.benchmark.reproduce`` and written by ``paperrepro claims --update``.
+``paperrepro.claims.reproduce`` and written by ``paperrepro claims --update``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+from ..files import data_folder
 
-from .folders import data_folder
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = {
     "id": "stable name of the claim: paper, table, subject, quantity",
@@ -265,6 +267,8 @@ def load_claims(
         ValueError: an unknown paper or mode, or a bad row, named by file, line and value.
         FileNotFoundError: there is no folder, or no CSV file in it.
     """
+    import pandas as pd
+
     for name, value, allowed in (("paper", paper, PAPERS), ("mode", mode, MODES)):
         if value is not None and value not in allowed:
             raise ValueError(f"unknown {name} {value!r}; use one of {', '.join(allowed)}")

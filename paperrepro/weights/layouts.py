@@ -5,9 +5,9 @@ They cover the papers' own checkpoints, timm's MobileOne and FasterNet, and Open
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
-from .models import Backbone, family_of
+from ..models import Backbone, family_of
 
 Rules = list[tuple[str, str | Callable[[re.Match], str]]]
 
@@ -15,23 +15,22 @@ Rules = list[tuple[str, str | Callable[[re.Match], str]]]
 def layouts(model: Backbone) -> dict[str, dict[str, str]]:
     """Every layout in which the model's weights are published, as `{our key: their key}`.
 
-    The model may be re-parameterized: of the released files only MobileOne's exist in that form.
+    The model may be re-parameterized; of that form only what the authors publish is known.
     """
     keys = list(model.state_dict())
     tables = {"paperrepro": {key: key for key in keys}}
-    family = family_of(model.variant or "")
-    if family not in RELEASED_NAMES or (model.reparameterized and family != "mobileone"):
+    if model.variant is None:
         return tables
-    tables["released"] = rename(keys, RELEASED_NAMES[family](model))
-    for (name, of_family), rules in COPIES.items():
-        if of_family == family and not model.reparameterized:
-            released = tables["released"]
-            copied = rename(list(released.values()), rules)
-            tables[name] = {key: copied[released[key]] for key in keys}
+    family = family_of(model.variant)
+    if model.reparameterized and not family.fused_releases:
+        return tables
+    for name, rules_of in family.need("layouts").items():
+        if name == "released" or not model.reparameterized:
+            tables[name] = rename(keys, rules_of(model))
     return tables
 
 
-def rename(keys: list[str], rules: Rules) -> dict[str, str]:
+def rename(keys: Iterable[str], rules: Rules) -> dict[str, str]:
     """Applies the rules in order, each to what the one before it made of a key."""
     renamed = {}
     for key in keys:
@@ -179,37 +178,45 @@ def mobilevig(model: Backbone) -> Rules:
     ]
 
 
-RELEASED_NAMES: dict[str, Callable[[Backbone], Rules]] = {
-    "mobileone": mobileone,
-    "fasternet": fasternet,
-    "replknet": replknet,
-    "mobilevig": mobilevig,
-    "mobilevigv2": mobilevigv2,
-    "rapidnet": rapidnet,
-}
+# Layouts of other projects, as changes to the released one.
 
-# Layouts of other projects, by (project, family), as changes to the released one.
-COPIES: dict[tuple[str, str], Rules] = {
-    ("timm", "mobileone"): [
-        (r"^stage0\.", "stem."),
-        (r"^stage(\d)\.", lambda m: f"stages.{int(m[1]) - 1}."),
-        (r"\.rbr_skip\.", ".identity."),
-        (r"\.rbr_conv\.", ".conv_kxk."),
-        (r"\.rbr_scale\.", ".conv_scale."),
-        (r"\.se\.reduce\.", ".attn.fc1."),
-        (r"\.se\.expand\.", ".attn.fc2."),
-        (r"^linear\.", "head.fc."),
-    ],
-    ("timm", "fasternet"): [
-        (r"^stages\.([135])\.", lambda m: f"stages.{(int(m[1]) + 1) // 2}_.downsample."),
-        (r"^stages\.([0246])\.", lambda m: f"stages.{int(m[1]) // 2}_."),
-        (r"^stages\.(\d)_\.", r"stages.\1."),
-        (r"^head\.", "classifier."),
-        (r"^avgpool_pre_head\.1\.", "conv_head."),
-    ],
-    ("openmmlab", "replknet"): [
-        (r"^(stem|stages|transitions)\.", r"backbone.\1."),
-        (r"^norm\.", "backbone.stages.3.norm."),
-        (r"^head\.", "head.fc."),
-    ],
+TIMM_MOBILEONE: Rules = [
+    (r"^stage0\.", "stem."),
+    (r"^stage(\d)\.", lambda m: f"stages.{int(m[1]) - 1}."),
+    (r"\.rbr_skip\.", ".identity."),
+    (r"\.rbr_conv\.", ".conv_kxk."),
+    (r"\.rbr_scale\.", ".conv_scale."),
+    (r"\.se\.reduce\.", ".attn.fc1."),
+    (r"\.se\.expand\.", ".attn.fc2."),
+    (r"^linear\.", "head.fc."),
+]
+TIMM_FASTERNET: Rules = [
+    (r"^stages\.([135])\.", lambda m: f"stages.{(int(m[1]) + 1) // 2}_.downsample."),
+    (r"^stages\.([0246])\.", lambda m: f"stages.{int(m[1]) // 2}_."),
+    (r"^stages\.(\d)_\.", r"stages.\1."),
+    (r"^head\.", "classifier."),
+    (r"^avgpool_pre_head\.1\.", "conv_head."),
+]
+OPENMMLAB_REPLKNET: Rules = [
+    (r"^(stem|stages|transitions)\.", r"backbone.\1."),
+    (r"^norm\.", "backbone.stages.3.norm."),
+    (r"^head\.", "head.fc."),
+]
+
+Layouts = Mapping[str, Callable[[Backbone], Rules]]
+
+MOBILEONE: Layouts = {
+    "released": mobileone,
+    "timm": lambda model: mobileone(model) + TIMM_MOBILEONE,
 }
+FASTERNET: Layouts = {
+    "released": fasternet,
+    "timm": lambda model: fasternet(model) + TIMM_FASTERNET,
+}
+REPLKNET: Layouts = {
+    "released": replknet,
+    "openmmlab": lambda model: replknet(model) + OPENMMLAB_REPLKNET,
+}
+MOBILEVIG: Layouts = {"released": mobilevig}
+MOBILEVIGV2: Layouts = {"released": mobilevigv2}
+RAPIDNET: Layouts = {"released": rapidnet}

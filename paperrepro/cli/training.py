@@ -1,41 +1,30 @@
 """`paperrepro train`, `evaluate`, `recipe` and `experiment`."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
-import torch
 import typer
 
-from ..console import Format, FormatOption, exit_on_error, render
-from ..datasets import NAMES, load_data
-from ..models import check_name
-from ..reparam import reparameterize
-from ..results import check_writable, save_result
-from ..transforms import validation_transform
-from ..weights import RELEASED, WeightsError, create_model, load_model, read_checkpoint
-from .checkpoint import write_atomically
-from .evaluation import evaluate as score_of
-from .evaluation import fused_difference
-from .experiments import (
-    EXPERIMENTS,
-    find_experiment,
-    keep_weights,
-    recipes_json,
-    run_experiment,
-    summary,
+from .console import (
+    DeviceOption,
+    Format,
+    FormatOption,
+    NameArgument,
+    WorkersOption,
+    command_line,
+    exit_on_error,
+    render,
 )
-from .recipe import REASONS, Recipe, changes, find_recipe, from_json, list_recipes, override
-from .trainer import Interrupted
-from .trainer import train as run_training
 
-NameArgument = Annotated[str, typer.Argument(help="A name that `paperrepro models` lists.")]
+if TYPE_CHECKING:
+    from ..training import Recipe
+
 DataOption = Annotated[
-    str, typer.Option(help=f"{', '.join(NAMES)}, or a folder of images.", metavar="NAME|FOLDER")
+    str,
+    typer.Option(
+        help="shapes, digits, cifar10, fashion-mnist, or a folder of images.", metavar="NAME|FOLDER"
+    ),
 ]
 RootOption = Annotated[
     Path, typer.Option(help="Where the named data lie, or are downloaded to.", metavar="FOLDER")
@@ -53,10 +42,6 @@ SetOption = Annotated[
     typer.Option(
         "--set", help="Replace a field of the recipe; may be repeated.", metavar="FIELD=VALUE"
     ),
-]
-WorkersOption = Annotated[int, typer.Option(help="Processes that prepare images.", min=0)]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu or cuda; a GPU where there is one.", metavar="DEVICE")
 ]
 
 LARGEST_DIFFERENCE = 1e-3  # of the logits' standard deviation, between a network and its fused form
@@ -93,12 +78,16 @@ def train(
     Examples:
       paperrepro train mobileone_s0 --data digits --recipe small --out runs/digits
       paperrepro train fasternet_t0 --data shapes --recipe small --set size=64 --out runs/shapes
-      torchrun --nproc-per-node 8 -m paperrepro.cli train fasternet_s --data imagenet \\
+      torchrun --nproc-per-node 8 -m paperrepro train fasternet_s --data imagenet \\
         --out runs/imagenet --workers 12 --resume
     """
+    from ..datasets import load_data
+    from ..training import Interrupted
+    from ..training import train as run_training
+
     with exit_on_error(2):
         chosen = choose_recipe(name, recipe, settings)
-    with exit_on_error(1), one_line():
+    with exit_on_error(1):
         splits = load_data(data, root=root, download=download, size=chosen.size)
         try:
             log = run_training(
@@ -132,7 +121,7 @@ def evaluate(
     size: Annotated[
         int | None,
         typer.Option(
-            help="Side of the images; the recipe's, else the release's.", metavar="PIXELS"
+            help="Side of the images; what the file says, else the release's.", metavar="PIXELS"
         ),
     ] = None,
     root: RootOption = Path("data"),
@@ -143,51 +132,36 @@ def evaluate(
 ) -> None:
     """Evaluate weights: top-1, top-5, images per second, as trained and re-parameterized.
 
-    The images are prepared as the recipe beside the weights says (recipe.json of a run), or as the
-    released network was evaluated. The speed is the network's alone, in batches of 64.
+    The images are prepared as the file of weights says, or as the released network was evaluated.
+    The speed is the network's alone, in batches of 64.
 
     \b
     Examples:
       paperrepro evaluate mobileone_s0 --weights runs/digits/model.safetensors --data digits
       paperrepro evaluate fasternet_t0 --weights released --data imagenet
     """
+    from ..datasets import load_data
+    from ..files import pick_device
+    from ..models import check_name
+    from ..networks import find_network, transform_of
+    from ..training.evaluation import evaluate_forms
+
     with exit_on_error(2):
         check_name(name)
-    with exit_on_error(1), one_line():
-        release = RELEASED[name]
-        beside = Path(weights).with_name("recipe.json")
-        side, crop = release.size, release.crop
-        if weights != "released" and beside.exists():
-            trained = from_json(beside.read_text(encoding="utf-8"))
-            side, crop = trained.size, trained.test_crop
-        side = size or side
-        splits = load_data(data, root=root, download=download, size=side)
-        model = named_network(name, weights, len(splits.classes))
-        target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        transform = validation_transform(
-            side,
-            crop=crop,
-            interpolation=release.interpolation,
-            mean=release.mean,
-            std=release.std,
+        place = pick_device(device)
+    with exit_on_error(1):
+        splits = load_data(data, root=root, download=download)
+        opened = find_network(name, weights=weights, size=size, num_classes=len(splits.classes))
+        if data == "shapes":  # which are painted at the network's size
+            splits = load_data(data, size=opened.input.size)
+        table, difference, equal = evaluate_forms(
+            opened.model, splits.val, transform_of(opened.input), workers=workers, device=place
         )
-        difference, equal = fused_difference(model, splits.val, transform)
-        networks = {"as trained": model, "re-parameterized": reparameterize(model)}
-        rows = []
-        for form, network in networks.items():
-            network = network.to(target, memory_format=torch.channels_last)
-            score = score_of(network, splits.val, transform, workers=workers, device=target)
-            rows.append(
-                {
-                    "network": form,
-                    "images": score.images,
-                    "top1": f"{score.top1:.2f}",
-                    "top5": f"{score.top5:.2f}",
-                    "images_per_second": f"{score.speed:.0f}",
-                }
-            )
-        typer.echo(render(pd.DataFrame(rows), format))
-        if difference > LARGEST_DIFFERENCE:
+        formats = {"top1": "{:.2f}", "top5": "{:.2f}", "images_per_second": "{:.0f}"}
+        for column, pattern in formats.items():
+            table[column] = table[column].map(pattern.format)
+        typer.echo(render(table, format))
+        if not difference <= LARGEST_DIFFERENCE:
             raise ValueError(
                 f"the re-parameterized network differs: its logits by {difference:.2g} standard "
                 f"deviations, its answers in {100 - equal:.1f} % of the images"
@@ -217,13 +191,20 @@ def recipe(
       paperrepro recipe mobileone_s0 --recipe small
       paperrepro recipe replknet_31b --recipe 384 --format json > finetune.json
     """
+    from dataclasses import asdict
+
+    import pandas as pd
+
+    from ..training.recipe import REASONS, changes, find_recipe, list_recipes, meanings
+
     with exit_on_error(2):
         chosen = choose_recipe(name, recipe, settings)
     if format is Format.json:
         typer.echo(chosen.to_json())
         return
+    meaning = meanings()
     fields = [
-        {"field": field, "value": written(value)}
+        {"field": field, "value": written(value), "meaning": meaning[field]}
         for field, value in asdict(chosen).items()
         if field != "source"
     ]
@@ -247,6 +228,7 @@ def recipe(
 
 
 def experiment(
+    context: typer.Context,
     name: Annotated[
         str | None, typer.Argument(help="Which one; without a name they are listed.")
     ] = None,
@@ -282,6 +264,20 @@ def experiment(
       paperrepro experiment shapes --jobs 2 --out data/results --weights data/weights
       paperrepro experiment mobileone-branches --root ~/datasets --download --seeds 5
     """
+    import pandas as pd
+
+    from ..datasets import load_data
+    from ..files import check_writable, write_atomically
+    from ..results import save_result
+    from ..training.experiments import (
+        EXPERIMENTS,
+        find_experiment,
+        keep_weights,
+        recipes_json,
+        run_experiment,
+        summary,
+    )
+
     if name is None:
         rows = [
             {
@@ -296,30 +292,30 @@ def experiment(
         return
     with exit_on_error(2):
         chosen = find_experiment(name)
-    with exit_on_error(1), one_line():
+    with exit_on_error(1):
         if out:
             check_writable(out)
         of = {"data": data, "root": root}
         outcome = run_experiment(
             chosen, runs / name, seeds=seeds, jobs=jobs, download=download, **of
         )
-        command = f"paperrepro experiment {name} --data {data or chosen.data} --seeds {seeds}"
+        command = command_line(context)
         if out:
             stem = out / f"experiment-{name}"
             splits = load_data(data or chosen.data, root=root)
-            told = {
+            facts = {
                 "source": chosen.source,
                 "images": f"{len(splits.train)} for training, {len(splits.val)} for testing",
                 "threads": "1 per run",
             }
-            save_result(f"{stem}.csv", outcome.table, command=command, **told)
-            save_result(f"{stem}-log.csv", outcome.log, command=command, **told)
-            write_atomically(stem.with_suffix(".json"), recipes_json(chosen).encode())
+            save_result(f"{stem}.csv", outcome.table, command=command, **facts)
+            save_result(f"{stem}-log.csv", outcome.log, command=command, **facts)
+            write_atomically(stem.with_suffix(".json"), recipes_json(chosen))
         if weights:
             kept = keep_weights(chosen, name, runs / name, weights, **of)
             typer.echo(render(kept, format), err=True)
             if out:
-                save_result(out / f"weights-{name}.csv", kept, command=f"{command} --weights")
+                save_result(out / f"weights-{name}.csv", kept, command=command)
     typer.echo(render(summary(outcome.table), format))
 
 
@@ -327,8 +323,11 @@ def written(value: object) -> str:
     return str(value).replace("'", "")
 
 
-def choose_recipe(name: str, recipe: str, settings: list[str] | None) -> Recipe:
+def choose_recipe(name: str, recipe: str, settings: list[str] | None) -> "Recipe":
     """A recipe by its name or from a file, with the fields that were set."""
+    from ..models import check_name
+    from ..training.recipe import find_recipe, from_json, override
+
     check_name(name)
     if recipe.endswith(".json"):
         chosen = from_json(Path(recipe).read_text(encoding="utf-8"))
@@ -337,26 +336,3 @@ def choose_recipe(name: str, recipe: str, settings: list[str] | None) -> Recipe:
     else:
         chosen = find_recipe(name, recipe)
     return override(chosen, settings or [])
-
-
-def named_network(name: str, weights: str, classes: int):
-    """The network of that name with the weights; a file of ours says its own options."""
-    model = None
-    if weights != "released" and "paperrepro" in read_checkpoint(Path(weights))[1]:
-        model = load_model(weights)
-        if model.variant != name:
-            raise ValueError(f"{weights} holds {model.variant}, not {name}")
-        if model.num_classes != classes:
-            raise ValueError(
-                f"{weights} classifies {model.num_classes} classes and the data have {classes}"
-            )
-    return model or create_model(name, num_classes=classes, weights=weights)
-
-
-@contextmanager
-def one_line() -> Iterator[None]:
-    """Tells a file of weights that cannot be used as the console tells other mistakes."""
-    try:
-        yield
-    except WeightsError as error:
-        raise OSError(str(error)) from error

@@ -5,13 +5,14 @@ A benchmark's module is imported by its command only: some bring compilers and o
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 
-from ..console import Format, FormatOption, exit_on_error, render
-from ..results import check_writable, save_result
+from .console import Format, FormatOption, command_line, exit_on_error, render
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,6 +42,7 @@ RESULTS = Path("data/results")
 
 @app.command()
 def depthwise(
+    context: typer.Context,
     quick: QuickOption = False,
     threads: ThreadsOption = 1,
     out: OutOption = RESULTS,
@@ -53,14 +55,15 @@ def depthwise(
     Then what that makes of RepLKNet-31B, and of one training step. Ten minutes; a minute with
     --quick.
     """
-    from . import depthwise
+    from ..benchmark import depthwise
 
     tables = {"depthwise": depthwise.run, "depthwise-networks": depthwise.networks}
-    report("depthwise", tables, out, format, quick=quick, threads=threads)
+    report(context, tables, out, format, quick=quick, threads=threads)
 
 
 @app.command()
 def operators(
+    context: typer.Context,
     quick: QuickOption = False,
     threads: ThreadsOption = 1,
     out: OutOption = RESULTS,
@@ -71,14 +74,15 @@ def operators(
     Multiply-adds, multiply-adds per second and latency of stacks of one operator; then the two ways
     to write a partial convolution, slicing and split-cat.
     """
-    from . import operators
+    from ..benchmark import operators
 
     tables = {"operators": operators.run, "operators-forms": operators.forms}
-    report("operators", tables, out, format, quick=quick, threads=threads)
+    report(context, tables, out, format, quick=quick, threads=threads)
 
 
 @app.command()
 def blocks(
+    context: typer.Context,
     quick: QuickOption = False,
     threads: ThreadsOption = 1,
     out: OutOption = RESULTS,
@@ -89,13 +93,14 @@ def blocks(
     A network of 30 layers with each of seven activations; with squeeze-and-excitation; with skip
     connections.
     """
-    from . import blocks
+    from ..benchmark import blocks
 
-    report("blocks", {"blocks": blocks.run}, out, format, quick=quick, threads=threads)
+    report(context, {"blocks": blocks.run}, out, format, quick=quick, threads=threads)
 
 
 @app.command()
 def models(
+    context: typer.Context,
     names: Annotated[
         list[str] | None,
         typer.Argument(help="Networks of ours, of timm or of torchvision; all when left out."),
@@ -112,28 +117,30 @@ def models(
       paperrepro benchmark models
       paperrepro benchmark models mobileone_s1 resnet18 --out mine
     """
-    from . import models
+    from ..benchmark import models
 
-    def run(**settings) -> pd.DataFrame:
+    def run(**settings: Any) -> "pd.DataFrame":
         return models.run(names or None, **settings)
 
-    command = " ".join(["models", *(names or [])])
-    report(command, {"models": run}, out, format, quick=quick, threads=threads)
+    report(context, {"models": run}, out, format, quick=quick, threads=threads)
 
 
 @app.command()
-def correlation(out: OutOption = RESULTS, format: FormatOption = Format.table) -> None:
+def correlation(
+    context: typer.Context, out: OutOption = RESULTS, format: FormatOption = Format.table
+) -> None:
     """Rank correlation of latency with multiply-adds and parameters (MobileOne Table 1a).
 
     On the papers' own data, and on what `paperrepro benchmark models` measured. Nothing is timed.
     """
-    from . import correlation
+    from ..benchmark import correlation
 
-    report("correlation", {"correlation": correlation.run}, out, format)
+    report(context, {"correlation": correlation.run}, out, format)
 
 
 @app.command()
 def runtimes(
+    context: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(help="Runtimes; all that are installed when left out.")
     ] = None,
@@ -148,21 +155,21 @@ def runtimes(
     Runtimes: eager, channels_last, jit, compile, aot_inductor, onnxruntime, openvino. One that is
     not installed is named, and skipped; the last two come with pip install "paperrepro[runtimes]".
     """
-    from . import runtimes
+    from ..benchmark import runtimes
 
     with exit_on_error(2):
         for name in names or []:
             runtimes.check_name(name)
 
-    def run(**settings) -> pd.DataFrame:
+    def run(**settings: Any) -> "pd.DataFrame":
         return runtimes.run(runtimes=names or tuple(runtimes.RUNTIMES), **settings)
 
-    command = " ".join(["runtimes", *(names or [])])
-    report(command, {"runtimes": run}, out, format, quick=quick, threads=threads)
+    report(context, {"runtimes": run}, out, format, quick=quick, threads=threads)
 
 
 @app.command()
 def shape_bias(
+    context: typer.Context,
     quick: QuickOption = False,
     threads: ThreadsOption = 1,
     out: OutOption = RESULTS,
@@ -172,10 +179,10 @@ def shape_bias(
 
     Milliseconds per image of each, for the smallest network of the five families.
     """
-    from . import shape_bias
+    from ..benchmark import shape_bias
 
     report(
-        "shape-bias",
+        context,
         {"shape-bias-speed": shape_bias.run},
         out,
         format,
@@ -186,6 +193,7 @@ def shape_bias(
 
 @app.command()
 def erf(
+    context: typer.Context,
     quick: QuickOption = False,
     threads: ThreadsOption = 1,
     out: OutOption = RESULTS,
@@ -197,35 +205,28 @@ def erf(
     in NCHW; and that with every block computed a second time, as it must be to fit 1024 pixels into
     4 GB of memory. Ten minutes; with --quick a thin network, in seconds.
     """
-    from . import erf
+    from ..benchmark import erf
 
-    report("erf", {"erf-speed": erf.run}, out, format, quick=quick, threads=threads)
+    report(context, {"erf-speed": erf.run}, out, format, quick=quick, threads=threads)
 
 
 def report(
-    command: str,
-    benchmarks: dict[str, Callable[..., pd.DataFrame]],
+    context: typer.Context,
+    benchmarks: "dict[str, Callable[..., pd.DataFrame]]",
     out: Path,
     format: Format,
-    **settings,
+    **settings: Any,
 ) -> None:
     """Run the benchmarks of one command; print each table and write it to its file."""
+    from ..files import check_writable
+    from ..results import rounded, save_result
+
     quick, threads = settings.get("quick", False), settings.get("threads", 1)
-    options = " --quick" * quick + f" --threads {threads}" * (threads > 1)
     with exit_on_error(1):
         check_writable(out)
         for name, benchmark in benchmarks.items():
             table = rounded(benchmark(**settings))
             typer.echo(render(table, format))
-            path = out / f"{name}{'-quick' * quick}.csv"
-            command_line = f"paperrepro benchmark {command}{options}"
-            save_result(path, table, command=command_line, threads=threads)
+            path = out / (f"{name}-quick.csv" if quick else f"{name}.csv")
+            save_result(path, table, command=command_line(context), threads=threads)
             typer.echo(f"wrote {path}", err=True)
-
-
-def rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """Fractional numbers with four significant digits: more were not measured."""
-    fractional = table.select_dtypes("float")
-    return table.assign(
-        **{name: [float(f"{value:.4g}") for value in column] for name, column in fractional.items()}
-    )

@@ -1,24 +1,21 @@
 """`paperrepro export`, `verify`, `plan` and `verify-networks`."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-from ..console import Format, FormatOption, aligned, exit_on_error, render
-from ..models import Backbone, check_name
-from ..results import check_writable, save_result
-from ..weights import WeightsError, create_model, load_model, read_checkpoint
-from .coreml import COMPRESSIONS, PRECISIONS, TARGETS, Settings, export_coreml
-from .mil import load
-from .plan import plan as plan_of
-from .survey import load_images
-from .survey import run as verify_all
-from .verify import verify_coreml
+from .console import (
+    Format,
+    FormatOption,
+    NameArgument,
+    SizeOption,
+    aligned,
+    command_line,
+    exit_on_error,
+    render,
+)
 
-NameArgument = Annotated[str, typer.Argument(help="A name that `paperrepro models` lists.")]
 PackageArgument = Annotated[Path, typer.Argument(help="A folder NAME.mlpackage.")]
 WeightsOption = Annotated[
     str | None,
@@ -27,7 +24,7 @@ WeightsOption = Annotated[
     ),
 ]
 ClassesOption = Annotated[
-    int, typer.Option(help="Classes of the network, where its file does not say.", min=1)
+    int | None, typer.Option(help="Classes of the network, where its file does not say.", min=1)
 ]
 ImagesOption = Annotated[
     Path | None,
@@ -43,16 +40,17 @@ def export(
         Path | None,
         typer.Option(help="The package; NAME.mlpackage when left out.", metavar="PACKAGE"),
     ] = None,
-    size: Annotated[int, typer.Option(help="Side of the image.", metavar="PIXELS")] = 224,
-    classes: ClassesOption = 1000,
+    size: SizeOption = None,
+    classes: ClassesOption = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="A file with the name of a class on each line.", metavar="FILE"),
     ] = None,
-    precision: Annotated[str, typer.Option(help=f"{' or '.join(PRECISIONS)}.")] = "float16",
-    target: Annotated[str, typer.Option(help=f"One of {', '.join(TARGETS)}.")] = "iOS16",
+    precision: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    target: Annotated[str, typer.Option(help="One of iOS15, iOS16, iOS17, iOS18.")] = "iOS16",
     compress: Annotated[
-        str | None, typer.Option(help=f"Of the weights: {', '.join(COMPRESSIONS)}.")
+        str | None,
+        typer.Option(help="Of the weights: int8, int4, palette8, palette6, palette4, prune."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a package that is there.")
@@ -66,17 +64,21 @@ def export(
 
     \b
     Examples:
-      paperrepro export mobileone_s0 --weights runs/shapes/model.safetensors --size 64
+      paperrepro export mobileone_s0 --weights runs/shapes/model.safetensors
       paperrepro export fasternet_t0 --weights released --labels imagenet.txt --compress int8
     """
+    from ..export import export_coreml
+    from ..models import check_name
+    from ..networks import find_network
+
     with exit_on_error(2):
         check_name(name)
     with exit_on_error(1):
-        model = network(name, weights, classes)
+        opened = find_network(name, weights=weights, size=size, num_classes=classes)
         report = export_coreml(
-            model,
+            opened.model,
             out or Path(f"{name}.mlpackage"),
-            size=size,
+            size=opened.input.size,
             precision=precision,
             target=target,
             labels=labels and labels.read_text(encoding="utf-8").splitlines(),
@@ -118,12 +120,20 @@ def verify(
       paperrepro verify mobileone_s0.mlpackage --weights runs/shapes/model.safetensors
       paperrepro verify fasternet_t0.mlpackage --weights released --images photos
     """
+    from dataclasses import asdict
+
+    from ..export import verify_coreml
+    from ..export.coreml import Settings
+    from ..export.mil import load
+    from ..export.survey import load_images
+    from ..networks import open_network
+
     with exit_on_error(1):
         program = load(package)
-        chosen = load_images(images, Settings.of(program).size, count)
+        tried = load_images(images, Settings.of(program).size, count)
         made_of = program.metadata["paperrepro.network"]
-        model = network(made_of, weights, int(program.metadata["paperrepro.classes"]))
-        report = verify_coreml(package, model, chosen)
+        classes = int(program.metadata["paperrepro.classes"])
+        report = verify_coreml(package, open_network(made_of, weights, classes), tried)
     typer.echo(aligned((key.replace("_", " "), written(v)) for key, v in asdict(report).items()))
 
 
@@ -137,6 +147,8 @@ def plan(package: PackageArgument, format: FormatOption = Format.table) -> None:
     Example:
       paperrepro plan replknet_31b.mlpackage --format csv > plan.csv
     """
+    from ..export.plan import plan as plan_of
+
     with exit_on_error(1):
         table = plan_of(package)
     typer.echo(render(table, format))
@@ -145,11 +157,12 @@ def plan(package: PackageArgument, format: FormatOption = Format.table) -> None:
 
 
 def verify_networks(
+    context: typer.Context,
     names: Annotated[
         list[str] | None,
         typer.Argument(help="Networks; all but RepLKNet-XL when left out."),
     ] = None,
-    all: Annotated[
+    largest: Annotated[
         bool, typer.Option("--all", help="That one as well: seven gigabytes of memory.")
     ] = False,
     images: ImagesOption = None,
@@ -167,20 +180,23 @@ def verify_networks(
       paperrepro verify-networks --all --images photos
       paperrepro verify-networks mobileone_s0 rapidnet_ti --out mine
     """
+    from ..export.survey import run
+    from ..files import check_writable
+    from ..models import check_name
+    from ..results import rounded, save_result
+
     with exit_on_error(2):
         for name in names or []:
             check_name(name)
     with exit_on_error(1):
         check_writable(out)
-        table = verify_all(names or None, images=images, count=count, largest=all)
-        table = table.map(lambda value: float(f"{value:.4g}") if type(value) is float else value)
+        table = rounded(run(names or None, images=images, count=count, largest=largest))
         typer.echo(render(table, format))
-        options = " ".join([*(names or []), *(["--all"] if all else [])])
         source = "/".join(images.resolve().parts[-2:]) if images else "datasets.Shapes"
         save_result(
             out / "export.csv",
             table,
-            command=f"paperrepro verify-networks {options}".strip(),
+            command=command_line(context),
             images=f"{count} of {source}",
             weights="random; BatchNorm of the images",
         )
@@ -188,20 +204,6 @@ def verify_networks(
         failed = table.loc[table["note"] != "", "network"]
         if len(failed):
             raise ValueError(f"not verified: {', '.join(failed)}; the table says why")
-
-
-def network(name: str, weights: str | None, classes: int) -> Backbone:
-    """The network with its weights; a file of ours says its own classes and options."""
-    try:
-        if weights not in (None, "released") and "paperrepro" in read_checkpoint(Path(weights))[1]:
-            model = load_model(weights)
-            if model.variant != name:
-                raise ValueError(f"{weights} holds {model.variant}, not {name}")
-            return model
-        torch.manual_seed(0)
-        return create_model(name, num_classes=classes, weights=weights)
-    except WeightsError as error:
-        raise ValueError(str(error)) from error
 
 
 def written(value: object) -> str:

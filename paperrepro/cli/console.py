@@ -1,0 +1,199 @@
+"""What every command shares: its options, how a table is written, how a mistake is told."""
+
+import io
+import json
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+NETWORK = (
+    "A name that `paperrepro models` lists, one of timm's or torchvision's, a file of weights, "
+    "NAME=FILE or NAME=released."
+)
+NameArgument = Annotated[str, typer.Argument(help="A name that `paperrepro models` lists.")]
+NetworksArgument = Annotated[list[str], typer.Argument(help=NETWORK, metavar="NETWORK...")]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(help="Side of the images; the network's own when left out.", metavar="PIXELS"),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu or cuda; a GPU where there is one.", metavar="DEVICE")
+]
+WorkersOption = Annotated[int, typer.Option(help="Processes that prepare images.", min=0)]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A picture (.png, .svg, .pdf), with a .json beside it; or the table alone (.csv).",
+        metavar="FILE",
+    ),
+]
+TableOption = Annotated[
+    Path | None, typer.Option(help="The file for the table (.csv).", metavar="FILE")
+]
+PICTURES = {".png", ".svg", ".pdf"}
+
+
+class Format(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+    markdown = "markdown"
+
+
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="How the table is written.", show_choices=True)
+]
+
+
+@contextmanager
+def exit_on_error(code: int) -> Iterator[None]:
+    """Turn a ValueError or OSError, whose message says what to do, into one line and an exit."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        typer.echo(f"paperrepro: {error}", err=True)
+        raise typer.Exit(code) from error
+
+
+def render(table: "pd.DataFrame", format: Format) -> str:
+    """The table as text; an empty one keeps its header."""
+    if format is Format.csv:
+        if "config" in table:
+            options = table["config"].map(lambda config: json.dumps(config) if config else "")
+            table = table.assign(config=options)
+        return table.to_csv(index=False, lineterminator="\n").removesuffix("\n")
+    if format is Format.json:
+        records = [{key: plain(value) for key, value in row.items()} for row in records_of(table)]
+        return json.dumps(records, indent=2, ensure_ascii=False)
+    cells = [list(table.columns)]
+    cells += [[text(value) for value in row.values()] for row in records_of(table)]
+    if format is Format.markdown:
+        cells = [[cell.replace("|", r"\|") for cell in row] for row in cells]
+        cells.insert(1, ["---"] * len(cells[0]))
+        return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    return aligned(cells)
+
+
+def records_of(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    return table.to_dict("records")
+
+
+def plain(value: object) -> object:
+    """A value that JSON can hold; None for a missing one."""
+    if isinstance(value, dict | str):
+        return value
+    if isinstance(value, Decimal):
+        return float(value)
+    return None if is_missing(value) else value
+
+
+def is_missing(value: object) -> bool:
+    import pandas as pd
+
+    return value is None or bool(pd.isna(value))
+
+
+def text(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "" if is_missing(value) else str(value)
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of cells as columns two spaces apart; columns of numbers to the right."""
+    rows = list(rows)
+    columns = list(zip(*rows, strict=True))
+    lines = []
+    widths = [max(map(len, column)) for column in columns]
+    numeric = [all(is_numeric(cell) for cell in column[1:]) for column in columns]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def is_numeric(cell: str) -> bool:
+    return not cell or cell.replace(",", "").replace(".", "", 1).isdigit()
+
+
+def command_line(context: typer.Context) -> str:
+    """The command that is running, with every argument and option that is not its default."""
+    words = context.command_path.split()
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if value is None or value == parameter.get_default(context):
+            continue
+        values = value if isinstance(value, list | tuple) else [value]
+        if parameter.param_type_name == "argument":
+            words += map(str, values)
+        elif getattr(parameter, "is_flag", False):
+            words.append(parameter.opts[0])
+        else:
+            words += [word for one in values for word in (parameter.opts[0], str(one))]
+    return shlex.join(words)
+
+
+def check_out(out: Path | None, *, picture: bool = True) -> None:
+    """Raises before a long measurement what would stop its writing afterwards."""
+    from ..files import check_writable
+
+    if out is None:
+        return
+    if out.suffix in PICTURES and picture:
+        require("matplotlib", "book")
+    elif out.suffix != ".csv":
+        pictures = f"a picture ends in {', '.join(sorted(PICTURES))}, " if picture else ""
+        raise ValueError(f"--out {out}: {pictures}a table in .csv")
+    check_writable(out.parent)
+
+
+def require(module: str, extra: str) -> None:
+    """Raises where a library is missing that only an extra brings."""
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise ValueError(f'{module} is not installed: pip install "paperrepro[{extra}]"')
+
+
+def write(
+    context: typer.Context,
+    out: Path | None,
+    table: "pd.DataFrame",
+    draw: "Callable[[], Figure] | None" = None,
+) -> None:
+    """The picture that `draw` makes with the table as JSON beside it, or the table as a result;
+    with the command that runs."""
+    from ..files import write_atomically
+    from ..results import save_result, surroundings
+
+    if out is None:
+        return
+    if out.suffix == ".csv" or draw is None:
+        save_result(out, table, command=command_line(context))
+    else:
+        buffer = io.BytesIO()
+        draw().savefig(buffer, format=out.suffix[1:], bbox_inches="tight")
+        rows = [{key: plain(value) for key, value in row.items()} for row in records_of(table)]
+        facts = {"command": command_line(context)} | surroundings() | {"rows": rows}
+        write_atomically(out.with_suffix(".json"), json.dumps(facts, indent=2))
+        write_atomically(out, buffer.getvalue())
+    typer.echo(f"wrote {out}", err=True)
+
+
+def labels(names: list[str]) -> list[str]:
+    """What stands for networks in a table: NAME of NAME=FILE, unless one comes twice."""
+    short = [name.partition("=")[0] for name in names]
+    return short if len(set(short)) == len(short) else names

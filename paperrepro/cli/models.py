@@ -1,0 +1,215 @@
+"""`paperrepro models`, `info` and `claims`."""
+
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..claims import MODES, PAPERS, VERDICTS, load_claims
+from .console import Format, FormatOption, aligned, exit_on_error, render
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLAIM_COLUMNS = ["paper", "item", "subject", "quantity", "unit", "paper_value", "ours", "verdict"]
+
+
+def models(
+    pattern: Annotated[
+        str | None,
+        typer.Argument(help="A family, or a pattern such as 'fast*'; all when left out."),
+    ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this family: mobileone, fasternet, replknet, mobilevig, mobilevigv2 or "
+            "rapidnet."
+        ),
+    ] = None,
+    format: FormatOption = Format.table,
+    update: Annotated[
+        Path | None,
+        typer.Option(
+            help="First count anew, and write the table that holds the counts.", metavar="FILE"
+        ),
+    ] = None,
+) -> None:
+    """List the networks with their size and the paper's accuracy.
+
+    Parameters (params) and multiply-adds (macs, one image of 224 x 224) are ours, counted from the
+    networks as they are trained and as they run after re-parameterization (fused). The top-1
+    accuracy is the paper's, on ImageNet-1K; it was not rerun.
+
+    \b
+    Examples:
+      paperrepro models
+      paperrepro models "*_ti"
+      paperrepro models --family rapidnet
+      paperrepro models --format csv > models.csv
+    """
+    import pandas as pd
+
+    from ..complexity import complexity_table, stored_complexity
+    from ..models import family_of, list_models
+    from ..results import save_result
+
+    with exit_on_error(2):
+        names = list_models(pattern or family)
+    if update:
+        with exit_on_error(1):
+            save_result(update, complexity_table(), command="paperrepro models --update FILE")
+    rows = []
+    for name in names:
+        size = stored_complexity(name)
+        release = family_of(name).releases.get(name)
+        rows.append(
+            {
+                "name": name,
+                "params": size.params,
+                "params_fused": size.params_fused,
+                "macs": size.macs,
+                "macs_fused": size.macs_fused,
+                "paper_top1": release.top1 if release else None,
+            }
+        )
+    typer.echo(render(pd.DataFrame(rows), format))
+
+
+def info(
+    name: Annotated[str, typer.Argument(help="A name that `paperrepro models` lists.")],
+    size: Annotated[
+        int, typer.Option(help="Side of the square input in pixels.", metavar="PIXELS")
+    ] = 224,
+) -> None:
+    """Describe one network: size, stages, layers, configuration, weights and claims.
+
+    \b
+    Examples:
+      paperrepro info fasternet_t0
+      paperrepro info replknet_31b --size 384
+    """
+    from ..claims import load_claims
+    from ..claims.reproduce import configuration, network
+    from ..complexity import complexity, layer_counts, stage_table
+    from ..models import check_name, family_of
+    from ..models.backbone import SMALLEST_SIDE
+
+    with exit_on_error(2):
+        check_name(name)
+        if size < SMALLEST_SIDE:
+            raise ValueError(f"size {size} is too small; the networks need {SMALLEST_SIDE} pixels")
+    model = network(name)
+    counts = complexity(name, size)
+    family = family_of(name)
+    release = family.releases.get(name)
+    with exit_on_error(1):
+        claims = load_claims()
+    claims = claims[about(name, claims)]
+
+    typer.echo(f"{name}  {family.paper or ''}".rstrip())
+    by_rule = f"not stated: give parameters= in the Family of {family.name}"
+    if counts.params_paper is not None:
+        by_rule = f"{counts.params_paper:,}"
+    facts = [
+        ("input", f"{model.in_chans} x {size} x {size}"),
+        ("training parameters", f"{counts.params:,}"),
+        ("- re-parameterized", f"{counts.params_fused:,}"),
+        ("- by the paper's counting rule", by_rule),
+        ("multiply-adds", f"{counts.macs:,}"),
+        ("- re-parameterized", f"{counts.macs_fused:,}"),
+    ]
+    if release:
+        facts += [
+            ("the paper's top-1", f"{release.top1} % on ImageNet-1K, not rerun"),
+            ("released weights", release.url or f"no download, see {release.page}"),
+        ]
+    sections = {
+        "Size": aligned(facts),
+        "Stages": render(stage_table(model, size), Format.table),
+        "Layers": aligned((kind, f"{count:,}") for kind, count in layer_counts(model).items()),
+    }
+    if described := configuration(name):
+        rows = [(quantity, *texts) for quantity, texts in described.items()]
+        sections["Configuration"] = aligned(rows)
+    if len(claims):
+        sections["Claims"] = render(claims[CLAIM_COLUMNS[1:]], Format.table)
+    differing = claims[claims["verdict"] == "differs"]
+    if len(differing):
+        reasons = zip(differing["item"], differing["quantity"], differing["why"], strict=True)
+        sections["Why they differ"] = aligned(reasons)
+    for title, body in sections.items():
+        typer.echo(f"\n{title}\n{body}")
+
+
+CLAIMS_EPILOG = "\n\n".join(
+    f"\b\n{title}:\n" + "\n".join(f"  {name:14}  {meaning}" for name, meaning in meanings.items())
+    for title, meanings in (("Modes", MODES), ("Verdicts", VERDICTS))
+)
+
+
+def claims(
+    paper: Annotated[
+        str | None, typer.Option(help=f"Only the claims of one paper: {', '.join(PAPERS)}.")
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="Only the claims of one mode: " + ", ".join(MODES) + "."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Only the claims about one of our networks.")
+    ] = None,
+    verdict: Annotated[
+        str | None,
+        typer.Option(help=f"Only the claims with one verdict: {', '.join(VERDICTS)}."),
+    ] = None,
+    format: FormatOption = Format.table,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update",
+            help="First recompute our value of every exact claim and rewrite data/claims.",
+        ),
+    ] = False,
+) -> None:
+    """List what the papers claim, with our value beside theirs.
+
+    The table leaves out how a value was obtained and why it differs; csv and json hold every
+    column.
+
+    \b
+    Examples:
+      paperrepro claims --paper rapidnet --mode exact
+      paperrepro claims --model fasternet_s
+      paperrepro claims --verdict differs --format json
+      paperrepro claims --verdict "not reproduced" --format csv > missing.csv
+    """
+    with exit_on_error(2):
+        if model is not None:
+            from ..models import check_name
+
+            check_name(model)
+        if verdict is not None and verdict not in VERDICTS:
+            raise ValueError(f"unknown verdict {verdict!r}; use one of {', '.join(VERDICTS)}")
+        for option, value, allowed in (("paper", paper, PAPERS), ("mode", mode, MODES)):
+            if value is not None and value not in allowed:
+                raise ValueError(f"unknown {option} {value!r}; use one of {', '.join(allowed)}")
+    with exit_on_error(1):
+        if update:
+            from ..claims.reproduce import update_claims
+
+            changed = update_claims()
+            typer.echo(f"{len(changed)} changed: {', '.join(changed) or 'none'}", err=True)
+        table = load_claims(paper, mode)
+    if model is not None:
+        table = table[about(model, table)]
+    if verdict is not None:
+        table = table[table["verdict"] == verdict]
+    if format in (Format.table, Format.markdown):
+        table = table[CLAIM_COLUMNS]
+    typer.echo(render(table, format))
+
+
+def about(name: str, claims: "pd.DataFrame") -> "pd.Series":
+    """Which claims are about the network of that name."""
+    return claims["model"].map(lambda pattern: fnmatch(name, pattern)).astype(bool)
