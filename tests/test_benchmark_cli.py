@@ -20,10 +20,9 @@ def benchmark(*arguments):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_teaches(command):
+def test_help(command):
     result = benchmark(command, "--help")
     assert result.exit_code == 0
-    assert len(result.stdout.split()) > 40
     assert "--out" in result.stdout
     assert command in benchmark("--help").stdout
 
