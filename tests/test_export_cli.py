@@ -23,10 +23,9 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize("command", ["export", "verify", "plan", "verify-networks"])
-def test_help_teaches(command):
+def test_help(command):
     result = run(command, "--help")
     assert result.exit_code == 0
-    assert len(result.stdout.split()) > 40
     assert f"paperrepro {command}" in result.stdout
     assert command in run("--help").stdout
 
