@@ -63,7 +63,7 @@ def test_networks_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("runtimes", "tensorrt"), "unknown runtime 'tensorrt'; use one of eager"),
+        (("runtimes", "tensorrt"), "'tensorrt'"),
         (("models", "resnet_50", "--quick"), "resnet_50"),
         (("blocks", "--threads", "0"), "--threads"),
     ],
