@@ -66,14 +66,14 @@ def test_preparing_leaves_the_network_alone(network):
     ],
 )
 def test_unknown_runtime_lists_the_known(ask):
-    with pytest.raises(ValueError, match=f"'tensorrt'; use one of {', '.join(RUNTIMES)}$"):
+    with pytest.raises(ValueError, match=f"'tensorrt'.*{', '.join(RUNTIMES)}"):
         ask()
 
 
 def test_missing_package_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr(runtimes, "find_spec", lambda name: None if name == "openvino" else name)
     assert not runtimes.missing("onnxruntime")
-    with pytest.raises(ValueError, match=r'^openvino not installed: .*"paperrepro\[runtimes\]"'):
+    with pytest.raises(ValueError, match=r"openvino.*paperrepro\[runtimes\]"):
         prepare("openvino", None, None)
 
 
