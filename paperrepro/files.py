@@ -54,6 +54,7 @@ def replacing(path: str | os.PathLike, *, previous: Path | None = None) -> Itera
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         if partial.is_file():
             with partial.open("rb") as file:

@@ -11,7 +11,6 @@ from torchvision.models import resnet18
 from typer.testing import CliRunner
 
 from paperrepro import create_model
-from paperrepro.analysis import commands
 from paperrepro.analysis.approximation import (
     CLOSED_FORM,
     SPATIAL,
@@ -26,6 +25,7 @@ from paperrepro.analysis.approximation import (
     split,
 )
 from paperrepro.analysis.recording import record
+from paperrepro.cli import analysis as commands
 from paperrepro.results import load_result
 
 
@@ -107,7 +107,7 @@ def test_a_dead_channel_does_no_harm():
 
 def test_the_bilinear_pairs_have_no_closed_form():
     inputs, outputs = maps_of(conv(16), 16)
-    with pytest.raises(ValueError, match="DWConv.PWConv has no least squares solution"):
+    with pytest.raises(ValueError, match="DWConv.PWConv"):
         optimum("DWConv+PWConv", inputs, outputs)
 
 
@@ -151,7 +151,7 @@ def test_split_is_70_10_20_and_shares_no_image():
     assert [len(x) for x, _ in parts] == [35, 5, 10]
     assert all(torch.equal(y, 2 * x) for x, y in parts)
     assert sorted(torch.cat([x for x, _ in parts]).flatten().tolist()) == list(range(50))
-    with pytest.raises(ValueError, match="9 images are too few"):
+    with pytest.raises(ValueError, match="9 images"):
         split(inputs[:9], inputs[:9])
 
 
@@ -180,14 +180,14 @@ def test_first_convs():
     }
     found = first_convs(create_model("fasternet_t0"))
     assert found["stages.1"] == "stages.1.blocks.0.pconv.conv" and len(found) == 4
-    with pytest.raises(ValueError, match="there are: 1 x 1 in 1 groups, 7 x 7 in 8 groups"):
+    with pytest.raises(ValueError, match="1 x 1 in 1 groups, 7 x 7 in 8 groups"):
         first_convs(nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 7, groups=8)))
 
 
 def test_forms_that_cannot_be():
-    with pytest.raises(ValueError, match="unknown form 'Conv'"):
+    with pytest.raises(ValueError, match="'Conv'"):
         build("Conv", 16, 16)
-    with pytest.raises(ValueError, match="10 channels cannot be split into 16 groups"):
+    with pytest.raises(ValueError, match="10 channels .*16 groups"):
         build("GConv+PWConv", 10, 10)
 
 

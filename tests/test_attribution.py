@@ -239,11 +239,11 @@ def test_area_by_hand():
 @pytest.mark.parametrize(
     "method, options, message",
     [
-        ("lime", {}, "unknown method 'lime': use one of saliency"),
-        ("saliency", {"target": 4}, "no class 4: the network has 4"),
-        ("grad-cam", {"stage": "layer9"}, "no module 'layer9'"),
-        ("grad-cam", {"stage": "6"}, "gives 2 dimensions"),
-        ("occlusion", {"patch": 17}, "patch of 17 pixels"),
+        ("lime", {}, "'lime'.*saliency"),
+        ("saliency", {"target": 4}, "class 4.* 4"),
+        ("grad-cam", {"stage": "layer9"}, "'layer9'"),
+        ("grad-cam", {"stage": "6"}, "2 dimensions"),
+        ("occlusion", {"patch": 17}, "17 pixels"),
     ],
 )
 def test_what_cannot_be_explained(method, options, message):
@@ -253,10 +253,10 @@ def test_what_cannot_be_explained(method, options, message):
 
 def test_images_that_cannot_be_explained():
     x = image().float()
-    with pytest.raises(ValueError, match=r"one image \(3, H, W\), got \(1, 3, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"\(3, H, W\).*\(1, 3, 16, 16\)"):
         attribute(small_network(), x[None], "saliency")
     x[0, 0, :2] = torch.nan
-    with pytest.raises(ValueError, match="2 of the image's 768 values"):
+    with pytest.raises(ValueError, match="2 of .*768"):
         attribute(small_network(), x, "saliency")
 
 
@@ -267,17 +267,17 @@ def test_gradients_that_are_not_finite_are_counted():
 
     x = torch.ones(3, SIDE, SIDE)
     x[:, 2, 3:6] = 0
-    with pytest.raises(ValueError, match="saliency of class 0 is not finite at 3 of 256 pixels"):
+    with pytest.raises(ValueError, match="saliency .*class 0 .*3 of 256"):
         attribute(Root(), x, "saliency")
 
 
 def test_curves_that_cannot_be_drawn():
     x, found = image().float(), torch.zeros(SIDE, SIDE)
     for wrong, message in [
-        ({"kind": "removal"}, "unknown kind 'removal'"),
-        ({"baseline": "pink"}, "unknown baseline 'pink'"),
-        ({"steps": 0}, "0 steps: use 1 to 256"),
-        ({"map": torch.zeros(4, 4)}, r"shape \(4, 4\) for an image of \(16, 16\)"),
+        ({"kind": "removal"}, "'removal'"),
+        ({"baseline": "pink"}, "'pink'"),
+        ({"steps": 0}, "0 .*1 to 256"),
+        ({"map": torch.zeros(4, 4)}, r"\(4, 4\).*\(16, 16\)"),
         ({"map": found / 0}, "one finite value per pixel"),
     ]:
         arguments = {"map": found, "target": 0, "kind": "deletion"} | wrong
@@ -342,12 +342,12 @@ def test_command_writes_picture_and_json(picture):
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        (["fasternet_t9", "picture.png"], 2, "unknown network"),
-        (["fasternet_t0", "picture.png", "--method", "lime"], 2, "unknown method"),
-        (["fasternet_t0", "picture.png", "--baseline", "pink"], 2, "unknown baseline"),
-        (["fasternet_t0", "missing.png"], 1, "missing.png cannot be read"),
-        (["fasternet_t0", "picture.png", "--target", "1000"], 1, "no class 1000"),
-        (["fasternet_t0", "picture.png", "--method", "grad-cam", "--stage", "9"], 1, "no stage 9"),
+        (["fasternet_t9", "picture.png"], 2, "fasternet_t9"),
+        (["fasternet_t0", "picture.png", "--method", "lime"], 2, "lime"),
+        (["fasternet_t0", "picture.png", "--baseline", "pink"], 2, "pink"),
+        (["fasternet_t0", "missing.png"], 1, "missing.png"),
+        (["fasternet_t0", "picture.png", "--target", "1000"], 1, "class 1000"),
+        (["fasternet_t0", "picture.png", "--method", "grad-cam", "--stage", "9"], 1, "stage 9"),
     ],
 )
 def test_command_refuses(picture, monkeypatch, arguments, code, message):

@@ -82,7 +82,7 @@ def test_shift_max_of_one_group_shifts_by_nothing():
 
 
 def test_shift_max_needs_groups_that_divide_the_channels():
-    with pytest.raises(ValueError, match="10 channels are not a multiple of 4 groups"):
+    with pytest.raises(ValueError, match="10 channels .*4 groups"):
         DynamicShiftMax(10, groups=4)
 
 
@@ -147,7 +147,7 @@ def test_skip_adds_the_input_of_each_convolution():
 
 @pytest.mark.parametrize(
     "wrong, message",
-    [({"kind": "round"}, "unknown kind 'round'"), ({"activation": "relu7"}, "'SE-ReLU'")],
+    [({"kind": "round"}, "'round'"), ({"activation": "relu7"}, "'SE-ReLU'")],
 )
 def test_unknown_names(wrong, message):
     with pytest.raises(ValueError, match=message):

@@ -492,16 +492,16 @@ def test_a_network_of_another_library(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"size": 16}, "takes no images of 16 pixels: images of 16 x 16 pixels are too small"),
+        ({"size": 16}, "16 x 16 pixels"),
         ({"size": 0}, "size is 0"),
-        ({"precision": "int8"}, "unknown precision 'int8'; use one of float16, float32"),
-        ({"target": "iOS12"}, "unknown target 'iOS12'; use one of iOS15"),
-        ({"compress": "zip"}, "unknown compress 'zip'; use one of None, int8, int4, palette8"),
-        ({"compress": "int4"}, "int4 needs target='iOS18' or newer, not 'iOS16'"),
-        ({"compute_units": "TPU"}, "unknown compute_units 'TPU'"),
-        ({"labels": LABELS[:9]}, "9 labels for a network of 10 classes"),
+        ({"precision": "int8"}, "precision 'int8'.*float16, float32"),
+        ({"target": "iOS12"}, "target 'iOS12'.*iOS15"),
+        ({"compress": "zip"}, "compress 'zip'.*None, int8, int4, palette8"),
+        ({"compress": "int4"}, "int4 .*'iOS18'.*'iOS16'"),
+        ({"compute_units": "TPU"}, "compute_units 'TPU'"),
+        ({"labels": LABELS[:9]}, "9 labels .*10 classes"),
         ({"labels": LABELS[:9] * 2}, "18 labels"),
-        ({"labels": LABELS[:9] + LABELS[:1]}, "'class 0' stands for more than one class"),
+        ({"labels": LABELS[:9] + LABELS[:1]}, "'class 0'"),
         ({"normalize": ((0.5,), (0.5,))}, "three means"),
     ],
 )
@@ -516,18 +516,18 @@ def test_bad_arguments_leave_nothing_behind(options, message, tmp_path):
 def test_paths(tmp_path):
     model = tiny("fasternet_t0")
     path = tmp_path / "net.mlpackage"
-    with pytest.raises(ValueError, match="must end in .mlpackage"):
+    with pytest.raises(ValueError, match="net.mlmodel.*[.]mlpackage"):
         export_coreml(model, tmp_path / "net.mlmodel", size=SIZE)
     export_coreml(model, path, size=SIZE)
     first_time = file_of(path).stat().st_mtime_ns
-    with pytest.raises(FileExistsError, match="net.mlpackage exists"):
+    with pytest.raises(FileExistsError, match="net.mlpackage"):
         export_coreml(model, path, size=SIZE)
     assert file_of(path).stat().st_mtime_ns == first_time
     export_coreml(model, path, size=SIZE, overwrite=True)
     assert file_of(path).stat().st_mtime_ns > first_time
     assert sorted(each.name for each in tmp_path.iterdir()) == [golden_path(path).name, path.name]
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="cannot write to .*file"):
+    with pytest.raises(OSError, match=str(tmp_path / "file")):
         export_coreml(model, tmp_path / "file" / "net.mlpackage", size=SIZE)
 
 
@@ -548,11 +548,9 @@ def test_a_network_that_cannot_be_converted(tmp_path):
         def forward(self, x):
             return torch.special.bessel_j0(x).mean((2, 3))
 
-    with pytest.raises(
-        ValueError, match="cannot be converted: torch.export: .*; torch.jit.trace: "
-    ):
+    with pytest.raises(ValueError, match="torch.export: .*torch.jit.trace: "):
         export_coreml(Unsupported(), tmp_path / "net.mlpackage", size=8)
-    with pytest.raises(ValueError, match=r"gives \(1, 3, 8, 8\), not logits"):
+    with pytest.raises(ValueError, match=r"\(1, 3, 8, 8\)"):
         export_coreml(nn.Identity(), tmp_path / "net.mlpackage", size=8)
     assert not list(tmp_path.iterdir())
 
@@ -561,14 +559,14 @@ def test_verification_refuses_what_it_cannot_verify(saved, tmp_path):
     folder, model = saved
     package = folder / "float16.mlpackage"
     for wrong in (images().float(), images()[:, :, :32], images()[:0]):
-        with pytest.raises(ValueError, match=r"takes uint8 images of shape \(N, 3, 64, 64\)"):
+        with pytest.raises(ValueError, match=r"uint8 .*\(N, 3, 64, 64\)"):
             verify_coreml(package, model, wrong)
     foreign = shutil.copytree(package, tmp_path / "foreign.mlpackage")
     file = Model.FromString(file_of(foreign).read_bytes())
     del file.description.metadata.userDefined["paperrepro.settings"]
     file_of(foreign).write_bytes(file.SerializeToString())
     assert mil.load(foreign)(images(1).float())["logits"].shape == (1, 10)
-    with pytest.raises(ValueError, match="export_coreml did not make it"):
+    with pytest.raises(ValueError, match="foreign.mlpackage"):
         verify_coreml(foreign, model, images())
 
 
@@ -582,7 +580,7 @@ def test_without_coremltools(tmp_path, monkeypatch):
 def test_a_mac_is_needed(saved, monkeypatch):
     folder, _ = saved
     monkeypatch.setattr(mac.platform, "system", lambda: "Linux")
-    with pytest.raises(OSError, match="needs macOS, and this is Linux"):
+    with pytest.raises(OSError, match="Linux"):
         mac.compare_on_mac(folder / "float16.mlpackage")
 
 
@@ -632,7 +630,7 @@ def test_without_core_ai(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "coreai_torch", None)
     with pytest.raises(ValueError, match=r"pip install .paperrepro\[coreai\]"):
         export_coreai(tiny("fasternet_t0"), tmp_path / "net.aimodel", size=SIZE)
-    with pytest.raises(ValueError, match="must end in .aimodel"):
+    with pytest.raises(ValueError, match="net.*[.]aimodel"):
         export_coreai(tiny("fasternet_t0"), tmp_path / "net", size=SIZE)
     assert not list(tmp_path.iterdir())
 
@@ -644,5 +642,5 @@ def test_the_surveys_networks_depend_on_their_images():
     with torch.no_grad():
         logits = model(chosen / 127.5 - 1)
     assert logits.std(0).mean() > 0.05 * logits.std()
-    with pytest.raises(ValueError, match="unknown network 'resnet'"):
+    with pytest.raises(ValueError, match="'resnet'"):
         survey.run(["resnet"])

@@ -144,7 +144,7 @@ def test_the_graph_family_has_large_kernels(name, kernel):
 
 
 def test_a_network_without_large_kernels_is_told_what_it_has():
-    with pytest.raises(ValueError, match="at least 5 x 5; there are: 3 x 3"):
+    with pytest.raises(ValueError, match="5 x 5.*3 x 3"):
         measure(create_model("mobileone_s0", num_classes=2))
     with pytest.raises(ValueError, match="none at all"):
         measure(nn.Conv2d(8, 8, 7))

@@ -393,25 +393,25 @@ def test_compressed_constants():
 @pytest.mark.parametrize(
     "kind, arguments, message",
     [
-        ("lstm", {}, "lstm is not implemented"),
-        ("relu", {"x": X, "slope": 1}, "other parameters"),
-        ("gelu", {"x": X, "mode": "FAST"}, "'FAST' is not implemented"),
+        ("lstm", {}, "lstm"),
+        ("relu", {"x": X, "slope": 1}, "slope"),
+        ("gelu", {"x": X, "mode": "FAST"}, "'FAST'"),
         (
             "conv",
             {"x": X, "weight": WEIGHT, "pad_type": "same", "strides": torch.tensor([2, 2])},
             "same",
         ),
         ("concat", {"values": [X, X], "axis": 1, "interleave": True}, "interleave"),
-        ("cast", {"x": X, "dtype": "string"}, "'string' is not implemented"),
+        ("cast", {"x": X, "dtype": "string"}, "'string'"),
         (
             "constexpr_blockwise_shift_scale",
             {"data": torch.ones(1, 3), "scale": torch.ones(1, 2)},
-            "2 blocks along a side of 3",
+            "2 blocks .* 3",
         ),
         (
             "constexpr_sparse_to_dense",
             {"nonzero_data": torch.ones(2), "mask": torch.tensor([1, 0, 0])},
-            "2 values for 1 places",
+            "2 values .* 1 ",
         ),
     ],
 )
@@ -481,12 +481,12 @@ def unbound(model, block):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (rename, "convolution is not implemented"),
-        (add_parameter, "other parameters than are implemented.*scale"),
-        (other_shape, r"gives \(1, 32, 6, 6\), and the file declares \(1, 31, 6, 6\)"),
-        (other_type, "gives torch.float32, and the file declares int32"),
-        (two_results, "gives 1 results, and the file declares 2"),
-        (unbound, "conv .* takes 'nowhere', which nothing before it gives"),
+        (rename, "convolution"),
+        (add_parameter, "scale"),
+        (other_shape, r"\(1, 32, 6, 6\).*\(1, 31, 6, 6\)"),
+        (other_type, "float32.*int32"),
+        (two_results, " 1 .* 2"),
+        (unbound, "conv .*'nowhere'"),
     ],
 )
 def test_a_program_that_is_not_what_it_says(copy, change, message):
@@ -527,11 +527,11 @@ def strange_type(model, block):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (not_a_program, "holds a neuralNetwork, not an ML program"),
-        (second_function, "only one is implemented"),
-        (other_place, "no array of float32"),
-        (outside, "leads out of the package"),
-        (strange_type, "float8e4m3fn is not implemented"),
+        (not_a_program, "neuralNetwork"),
+        (second_function, "other"),
+        (other_place, "float32"),
+        (outside, "secret"),
+        (strange_type, "float8e4m3fn"),
     ],
 )
 def test_a_file_that_is_not_implemented(copy, change, message):
@@ -541,31 +541,31 @@ def test_a_file_that_is_not_implemented(copy, change, message):
 
 
 def test_a_damaged_package(copy, tmp_path):
-    with pytest.raises(MilError, match="not a whole .mlpackage"):
+    with pytest.raises(MilError, match="none.mlpackage"):
         mil.load(tmp_path / "none.mlpackage")
     weights = copy / "Data/com.apple.CoreML/weights/weight.bin"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
-    with pytest.raises(MilError, match="weights/weight.bin ends at"):
+    with pytest.raises(MilError, match="weights/weight.bin"):
         mil.load(copy)
     weights.unlink()
     with pytest.raises(MilError, match="weight.bin"):
         mil.load(copy)
     model_file(copy).write_bytes(model_file(copy).read_bytes()[:-20])
-    with pytest.raises(MilError, match="not a whole .mlpackage.*DecodeError"):
+    with pytest.raises(MilError, match="mlpackage.*DecodeError"):
         mil.load(copy)
     (copy / "Manifest.json").write_text(json.dumps({"itemInfoEntries": {}}))
-    with pytest.raises(MilError, match="not a whole .mlpackage.*rootModelIdentifier"):
+    with pytest.raises(MilError, match="mlpackage.*rootModelIdentifier"):
         mil.load(copy)
 
 
 def test_inputs_are_checked(saved):
     program = mil.load(saved)
-    with pytest.raises(ValueError, match=r"takes x of the shape \(1, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r" x .*\(1, 3, 8, 8\)"):
         program(torch.rand(1, 3, 9, 8))
-    with pytest.raises(ValueError, match="takes x, not image"):
+    with pytest.raises(ValueError, match="x.*image"):
         program({"image": torch.rand(1, 3, 8, 8)})
-    with pytest.raises(ValueError, match="unknown mode 'bfloat16'"):
+    with pytest.raises(ValueError, match="'bfloat16'"):
         program(torch.rand(1, 3, 8, 8), mode="bfloat16")
 
 

@@ -342,8 +342,8 @@ def test_the_rule_avoids_the_cliff():
         (((1, 3, 8, 8), (3, 1, 3)), "auto", r"\(3, 1, 3\)"),
         (((1, 4, 8, 8), (3, 1, 3, 3)), "auto", r"\(N, 3, H, W\)"),
         (((3, 8, 8), (3, 1, 3, 3)), "auto", r"\(3, 8, 8\)"),
-        (((1, 3, 8, 8), (3, 1, 3, 3), (4,)), "auto", r"it needs \(3,\)"),
-        (((1, 3, 8, 8), (3, 1, 3, 3)), "winograd", "'winograd'; use one of auto, nchw"),
+        (((1, 3, 8, 8), (3, 1, 3, 3), (4,)), "auto", r"\(3,\)"),
+        (((1, 3, 8, 8), (3, 1, 3, 3)), "winograd", "'winograd'.*auto, nchw"),
     ],
 )
 def test_bad_arguments(shapes, method, message):
@@ -354,7 +354,7 @@ def test_bad_arguments(shapes, method, message):
 def test_bad_layers():
     with pytest.raises(ValueError, match="6 x 6 taps"):
         DepthwiseConv2d(3, 6)
-    with pytest.raises(ValueError, match="unknown method 'magic'"):
+    with pytest.raises(ValueError, match="'magic'"):
         DepthwiseConv2d(3, 7, method="magic")
     with pytest.raises(TypeError, match="stride"):
         DepthwiseConv2d(3, 7, stride=2)

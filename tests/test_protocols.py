@@ -72,10 +72,10 @@ def test_each_round_loads_and_leaves_its_first_inference_untimed():
 @pytest.mark.parametrize(
     ("times", "timing", "message"),
     [
-        ([[1, 2], [3]], TimingProtocol(2, 2, 0), "1 inferences in round 2; the protocol has 2"),
-        ([[1, 2]], TimingProtocol(2, 2, 0), "1 rounds; the protocol has 2"),
-        ([[1, 2]], TimingProtocol(1, 2, 1), "trim 1 of 2 inferences"),
-        ([[1, float("nan")]], TimingProtocol(1, 2, None), "a time of round 1"),
+        ([[1, 2], [3]], TimingProtocol(2, 2, 0), "1 inferences .*round 2.* 2"),
+        ([[1, 2]], TimingProtocol(2, 2, 0), "1 rounds.* 2"),
+        ([[1, 2]], TimingProtocol(1, 2, 1), "trim 1 .*2 "),
+        ([[1, float("nan")]], TimingProtocol(1, 2, None), "round 1"),
     ],
 )
 def test_errors_name_what_is_wrong(times, timing, message):

@@ -187,9 +187,9 @@ def test_rapidnets_equations_2_and_3():
 def test_what_has_no_rule_is_left_out_and_named():
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU())
     assert list(receptive_fields(model)) == ["0"]
-    with pytest.raises(ValueError, match=r"'2'.* there is none for 1; support\(\)"):
+    with pytest.raises(ValueError, match=r"'2'.* 1.*support\(\)"):
         receptive_field(model, "2")
-    with pytest.raises(ValueError, match="no layer '3'; those with a receptive field are 0"):
+    with pytest.raises(ValueError, match="'3'.* 0"):
         receptive_field(model, "3")
 
 
@@ -206,7 +206,7 @@ def test_a_network_that_cannot_be_followed():
         def forward(self, x):
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(ValueError, match=r"cannot follow Branching .*support\(\)"):
+    with pytest.raises(ValueError, match=r"Branching .*support\(\)"):
         receptive_fields(Branching())
     seen = support(nn.Sequential(nn.Conv2d(3, 2, 5), Branching()), size=9)
     assert extent(seen) == (2, 6, 2, 6)
@@ -215,11 +215,11 @@ def test_a_network_that_cannot_be_followed():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda model: support(model, 4), "no stage 4: it has 0 to 3"),
-        (lambda model: support(model, "stage1"), "no module 'stage1'; its parts are: stem, stages"),
-        (lambda model: support(model, 0, 64, position=(16, 0)), "outside the map of 16 x 16"),
-        (lambda model: connections(7, 7, 2, "vig"), "unknown graph 'vig'"),
-        (lambda model: connections(7, 7, 2, "mgc", (7, 0)), "outside the map of 7 x 7"),
+        (lambda model: support(model, 4), "stage 4.*0 to 3"),
+        (lambda model: support(model, "stage1"), "'stage1'.*stem, stages"),
+        (lambda model: support(model, 0, 64, position=(16, 0)), "16 x 16"),
+        (lambda model: connections(7, 7, 2, "vig"), "'vig'"),
+        (lambda model: connections(7, 7, 2, "mgc", (7, 0)), "7 x 7"),
     ],
 )
 def test_mistakes(call, message):

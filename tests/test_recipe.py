@@ -153,31 +153,31 @@ def test_fields_are_overridden_one_by_one():
 @pytest.mark.parametrize(
     "setting, message",
     [
-        ("lr", "'lr' sets nothing; write field=value"),
-        ("learning_rate=1", "no field 'learning_rate': did you mean"),
-        ("zzz=1", "no field 'zzz': it has model, source"),
-        ("lr.x=1", "only config has options"),
-        ("lr=fast", "lr is 'fast'; it must be of type float"),
+        ("lr", "'lr'"),
+        ("learning_rate=1", "'learning_rate'"),
+        ("zzz=1", "'zzz'.*model, source"),
+        ("lr.x=1", "'lr.x'.*config"),
+        ("lr=fast", "lr .*'fast'.*float"),
         ("lr=true", "lr is True"),
-        ("lr=0", "lr is 0.0; it must be between"),
+        ("lr=0", "lr .*0.0"),
         ("lr=-1", "lr is -1.0"),
         ("lr=NaN", "lr is nan"),
-        ("epochs=2.5", "epochs is 2.5; it must be of type int"),
+        ("epochs=2.5", "epochs .*2.5.*int"),
         ("epochs=0", "epochs is 0"),
-        ("size=16", "size is 16; it must be between 32"),
-        ("optimizer=adam", "optimizer is 'adam'; it must be one of sgd, adamw"),
-        ("warmup_epochs=20", "warmup_epochs is 20; it must be less than epochs=20"),
-        ("accumulate=3", "accumulate is 3; it must be a divisor of batch_size=64"),
+        ("size=16", "size .*16.*32"),
+        ("optimizer=adam", "optimizer .*'adam'.*sgd, adamw"),
+        ("warmup_epochs=20", "warmup_epochs .*20.*epochs=20"),
+        ("accumulate=3", "accumulate .*3.*batch_size=64"),
         ("crop_scale=[1,0.5]", "crop_scale is"),
         ("crop_scale=0.5", "crop_scale is 0.5"),
-        ("progressive=[[0,64,1]]", "progressive is .* of size=32 in the end"),
-        ("progressive=[[1,32,1]]", "progressive is .* from epoch 0"),
-        ("progressive=[[0,32,1],[40,32,1]]", "progressive is .* before epochs=20"),
-        ("progressive=[[0,16,1],[5,32,1]]", "progressive is .* at least 32 pixels"),
-        ("distillation=hard", "teacher is None; it must be given with distillation"),
-        ("config=3", "config is 3; it must be of type dict"),
-        ("model=resnet", "unknown network 'resnet'"),
-        ("flip=1", "flip is 1; it must be of type bool"),
+        ("progressive=[[0,64,1]]", "progressive .*size=32"),
+        ("progressive=[[1,32,1]]", "progressive .*epoch 0"),
+        ("progressive=[[0,32,1],[40,32,1]]", "progressive .*epochs=20"),
+        ("progressive=[[0,16,1],[5,32,1]]", "progressive .*32"),
+        ("distillation=hard", "teacher .*None.*distillation"),
+        ("config=3", "config .*3.*dict"),
+        ("model=resnet", "'resnet'"),
+        ("flip=1", "flip .*1.*bool"),
     ],
 )
 def test_bad_settings_are_told(setting, message):
@@ -186,20 +186,20 @@ def test_bad_settings_are_told(setting, message):
 
 
 def test_unknown_recipes_and_damaged_files(tmp_path):
-    with pytest.raises(ValueError, match="has no recipe 'large'; it has paper, small"):
+    with pytest.raises(ValueError, match="'large'.*paper, small"):
         find_recipe("mobileone_s0", "large")
-    with pytest.raises(ValueError, match="did you mean mobileone_s0"):
+    with pytest.raises(ValueError, match="mobileone_s0"):
         list_recipes("mobileone_s00")
     recipe = find_recipe("mobileone_s0")
     values = json.loads(recipe.to_json())
     with pytest.raises(ValueError, match="not JSON"):
         from_json(recipe.to_json()[:50])
-    with pytest.raises(ValueError, match="no field 'learning_rat'"):
+    with pytest.raises(ValueError, match="'learning_rat'"):
         from_json(json.dumps(values | {"learning_rat": 1}))
-    with pytest.raises(ValueError, match="lacks epochs, lr"):
+    with pytest.raises(ValueError, match="epochs, lr"):
         from_json(json.dumps({k: v for k, v in values.items() if k not in ("lr", "epochs")}))
     path = tmp_path / "mine.json"
     path.write_text(override(recipe, ["lr=0.3"]).to_json())
     assert choose_recipe("mobileone_s0", str(path), ["epochs=200"]).lr == 0.3
-    with pytest.raises(ValueError, match="a recipe for mobileone_s0, not for mobileone_s1"):
+    with pytest.raises(ValueError, match="mobileone_s0.* mobileone_s1"):
         choose_recipe("mobileone_s1", str(path), None)

@@ -1,5 +1,7 @@
 """Runtimes: the same logits everywhere, missing ones named, what is robust in the stored result."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,8 @@ def network():
 def small(monkeypatch, network):
     """A small network in the place of all others, at 64 pixels, and short rounds."""
     monkeypatch.setattr(runtimes, "SIZE", 64)
-    monkeypatch.setattr(runtimes, "load_network", lambda name: network)
+    opened = SimpleNamespace(model=network)
+    monkeypatch.setattr(runtimes, "find_network", lambda name: opened)
     compare = runtimes.compare
     monkeypatch.setattr(
         runtimes, "compare", lambda each, **_: compare(each, rounds=2, min_seconds=0)
@@ -66,14 +69,14 @@ def test_preparing_leaves_the_network_alone(network):
     ],
 )
 def test_unknown_runtime_lists_the_known(ask):
-    with pytest.raises(ValueError, match=f"'tensorrt'; use one of {', '.join(RUNTIMES)}$"):
+    with pytest.raises(ValueError, match=f"'tensorrt'.*{', '.join(RUNTIMES)}"):
         ask()
 
 
 def test_missing_package_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr(runtimes, "find_spec", lambda name: None if name == "openvino" else name)
     assert not runtimes.missing("onnxruntime")
-    with pytest.raises(ValueError, match=r'^openvino not installed: .*"paperrepro\[runtimes\]"'):
+    with pytest.raises(ValueError, match=r"openvino.*paperrepro\[runtimes\]"):
         prepare("openvino", None, None)
 
 

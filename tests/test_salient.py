@@ -102,7 +102,7 @@ def test_regular_and_depthwise_are_kept_apart():
 
 def test_a_network_without_such_kernels_is_told_what_it_has():
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 5, groups=8), nn.Conv2d(8, 8, 1))
-    with pytest.raises(ValueError, match="no convolution of 3 x 3; .*2 of 1 x 1, 1 of 5 x 5 depth"):
+    with pytest.raises(ValueError, match="3 x 3.*1 x 1.*5 x 5"):
         histograms(model)
     with pytest.raises(ValueError, match="none at all"):
         measure({"fc.weight": torch.zeros(3, 3)})

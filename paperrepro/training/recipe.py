@@ -32,12 +32,16 @@ from ..models.backbone import SMALLEST_SIDE
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Amount = Annotated[float, Field(ge=0, le=1e9)]
-Loose = Field(strict=False)  # JSON has lists for tuples
 
 
 def about(text: str) -> Any:
     """What a field means."""
     return Field(description=text)
+
+
+def as_tuples(value: object) -> object:
+    """Lists as tuples, at any depth: JSON has no tuples."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def as_json(value: object) -> object:
@@ -94,11 +98,13 @@ class Recipe:
     ] = 224
     progressive: Annotated[
         tuple[tuple[int, int, float], ...],
-        Loose,
+        BeforeValidator(as_tuples),
         about("from which epoch on: the size, and a factor of AutoAugment's strength"),
     ] = ()
     crop_scale: Annotated[
-        tuple[float, float], Loose, about("the share of an image that a random resized crop keeps")
+        tuple[float, float],
+        BeforeValidator(as_tuples),
+        about("the share of an image that a random resized crop keeps"),
     ] = (0.08, 1.0)
     interpolation: Annotated[
         Literal["bilinear", "bicubic", "random"], about("of the random resized crop")
