@@ -45,6 +45,8 @@ def data_folder(name: str) -> Path:
 def replacing(path: str | os.PathLike, *, previous: Path | None = None) -> Iterator[Path]:
     """A temporary path beside `path`, a file or a folder, that takes its place at the end.
 
+    What a killed process left behind of this file is removed.
+
     Args:
         previous: the name that what was at `path` gets.
 
@@ -55,6 +57,9 @@ def replacing(path: str | os.PathLike, *, previous: Path | None = None) -> Itera
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*.partial"):
+            if not is_running(int(left.name.split(".")[-2])):
+                remove(left)
         yield partial
         if partial.is_file():
             with partial.open("rb") as file:
@@ -65,10 +70,26 @@ def replacing(path: str | os.PathLike, *, previous: Path | None = None) -> Itera
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
+        remove(partial)
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process of that number here."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif path.exists():
+        path.unlink()
 
 
 def write_atomically(
@@ -96,7 +117,7 @@ def check_writable(folder: str | os.PathLike) -> None:
 def unwritable(path: str | os.PathLike, error: OSError) -> OSError:
     return OSError(
         f"cannot write {os.fspath(path)}: {error.strerror or error}; what was there before is "
-        "whole. Make room, or choose another place"
+        "whole. Make room, or choose another place (--out)"
     )
 
 
@@ -140,7 +161,7 @@ def open_image(path: str | os.PathLike) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        raise UnreadableImage(f"{path} cannot be read as an image: {error}") from error
+        raise UnreadableImage(f"{path}: cannot be read as an image: {error}") from error
 
 
 def pick_device(name: str | None = None) -> "torch.device":

@@ -253,7 +253,7 @@ def test_the_command_stores_its_table(tmp_path):
     assert result.exit_code == 0, result.output
     stored = load_result(place)
     assert len(stored.table) == 4 * (1 + len(CLOSED_FORM) + len(SPATIAL))
-    assert stored.provenance["command"].endswith("--count 500 --steps 2 --seeds 1 --size 32")
+    assert stored.provenance["command"].endswith("--steps 2 --seeds 1 --size 32")
 
 
 def test_the_command_tells_mistakes_in_one_line(tmp_path):

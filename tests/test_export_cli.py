@@ -97,7 +97,7 @@ def test_plan_is_a_table_and_its_sums(exported):
         (("verify", "none.mlpackage"), 1, "none.mlpackage"),
         (("plan", "none.mlpackage"), 1, "none.mlpackage"),
         (("verify-networks", "resnet"), 2, "'resnet'"),
-        (("verify-networks", "mobileone_s0", "--images", "."), 1, "holds no images"),
+        (("verify-networks", "mobileone_s0", "--images", "."), 1, "holds no image"),
     ],
 )
 def test_mistakes_are_one_line(arguments, code, message, tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_the_table_of_networks(tmp_path, monkeypatch):
     result = run("verify-networks", "fasternet_t0", "--count", 2, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     stored = load_result(tmp_path / "export.csv")
-    assert stored.provenance["command"] == "paperrepro verify-networks fasternet_t0"
+    assert stored.provenance["command"] == "paperrepro verify-networks fasternet_t0 --count 2"
     assert stored.provenance["images"] == "2 of datasets.Shapes"
     (row,) = stored.table.to_dict("records")
     assert list(row) == COLUMNS and row["network"] == "fasternet_t0"

@@ -47,7 +47,7 @@ class Toy(Backbone):
 
 TOY = Family(
     network=Toy,
-    variants={"toy_a": dict(width=4), "toy_b": dict(width=8)},
+    variants={"toy_a": dict(width=16), "toy_b": dict(width=32)},
     paper=Paper("A Toy", "Nobody et al.", "arXiv", 2026),
     input=Input(size=32, crop=None, interpolation="bilinear"),
     parameters=lambda model, fused: describe.count_parameters(fused),
@@ -57,7 +57,7 @@ TOY = Family(
         "paper": dict(source="the toy", epochs=1, batch_size=1024, optimizer="sgd", lr=0.05)
         | dict(weight_decay=0.0, size=32)
     },
-    small=dict(config=dict(width=2)),
+    small=dict(config=dict(width=8)),
     color="#000000",
 )
 BARE = Family(network=Toy, variants={"bare_a": dict(width=4)}, name="bare")
@@ -108,11 +108,11 @@ def test_models_info_claims_recipe():
         complexity(name).params for name in list_models("toy")
     ]
     told = run("info", "toy_b")
-    assert "A Toy (Nobody et al., arXiv 2026)" in told and "8,16,32,64" in told
+    assert "A Toy (Nobody et al., arXiv 2026)" in told and "32,64,128,256" in told
     assert json.loads(run("claims", "--model", "toy_a", "--format", "json")) == []
     assert json.loads(run("recipe", "toy_a", "--format", "json"))["batch_size"] == 1024
     small = json.loads(run("recipe", "toy_a", "--recipe", "small", "--format", "json"))
-    assert small["config"] == {"width": 2} and small["size"] == 32
+    assert small["config"] == {"width": 8} and small["size"] == 32
 
 
 def test_what_the_papers_tables_would_state():
@@ -120,9 +120,9 @@ def test_what_the_papers_tables_would_state():
     fused = reparameterize(model)
     assert paper_parameters(model) == describe.count_parameters(fused)
     assert paper_macs(model) == complexity("toy_a").macs_fused
-    assert configuration("toy_a")["channels"][0] == "4,8,16,32"
+    assert configuration("toy_a")["channels"][0] == "16,32,64,128"
     row = dict(model="toy_a", config="", quantity="channels", size="", unit="", paper_value="")
-    assert recompute(row) == "4,8,16,32"
+    assert recompute(row) == "16,32,64,128"
 
 
 def test_a_trained_file_knows_its_input_and_its_classes(trained):
@@ -138,7 +138,7 @@ def test_save_load_fold(tmp_path):
     for other in (reparameterize(model), load_model(tmp_path / "toy.safetensors")):
         torch.testing.assert_close(other(images), model(images), rtol=1e-4, atol=1e-5)
         assert not any(isinstance(module, nn.BatchNorm2d) for module in other.modules())
-    assert create_model("toy_a", features_only=True)(images)[-1].shape == (2, 32, 2, 2)
+    assert create_model("toy_a", features_only=True)(images)[-1].shape == (2, 128, 2, 2)
     assert paperrepro.evaluation_transform("toy_a")(Shapes(1)[0][0]).shape == (3, 32, 32)
 
 
@@ -148,7 +148,7 @@ def test_the_analyses(trained, photos, tmp_path):
         assert "run" in run(command, trained, "toy_b")
     assert "stages.3" in run("similarity", trained, "--images", photos, "--size", 64)
     assert "cka" in run("similarity", trained, "--images", photos, "--size", 64, "--cka")
-    assert "PConv" in run("approximate", trained, "--images", photos, "--steps", 2, "--seeds", 1)
+    assert "PConv" in run("approximate", trained, "--images", photos, "--steps", 2, "--size", 128)
     assert "shapes" in run("shape-bias", trained, "--count", 64)
     assert "grad-cam" in run("attribute", trained, photos / "0.png", "--method", "grad-cam")
 

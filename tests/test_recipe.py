@@ -159,13 +159,13 @@ def test_fields_are_overridden_one_by_one():
         ("lr.x=1", "'lr.x'.*config"),
         ("lr=fast", "lr .*'fast'.*float"),
         ("lr=true", "lr is True"),
-        ("lr=0", "lr .*0.0"),
-        ("lr=-1", "lr is -1.0"),
+        ("lr=0", "lr is 0"),
+        ("lr=-1", "lr is -1"),
         ("lr=NaN", "lr is nan"),
         ("epochs=2.5", "epochs .*2.5.*int"),
         ("epochs=0", "epochs is 0"),
         ("size=16", "size .*16.*32"),
-        ("optimizer=adam", "optimizer .*'adam'.*sgd, adamw"),
+        ("optimizer=adam", "optimizer .*'adam'.*sgd.*adamw"),
         ("warmup_epochs=20", "warmup_epochs .*20.*epochs=20"),
         ("accumulate=3", "accumulate .*3.*batch_size=64"),
         ("crop_scale=[1,0.5]", "crop_scale is"),
@@ -196,7 +196,7 @@ def test_unknown_recipes_and_damaged_files(tmp_path):
         from_json(recipe.to_json()[:50])
     with pytest.raises(ValueError, match="'learning_rat'"):
         from_json(json.dumps(values | {"learning_rat": 1}))
-    with pytest.raises(ValueError, match="epochs, lr"):
+    with pytest.raises(ValueError, match="epochs .*lr "):
         from_json(json.dumps({k: v for k, v in values.items() if k not in ("lr", "epochs")}))
     path = tmp_path / "mine.json"
     path.write_text(override(recipe, ["lr=0.3"]).to_json())

@@ -193,7 +193,7 @@ def test_the_command_writes_a_result(tmp_path):
         (["no-such-network"], 2, "unknown network 'no-such-network'"),
         (["replknet_3", "--kernel", "9"], 1, "no convolution of 9 x 9; there are: 100 of 1 x 1"),
         (["mobileone_s0", "--kernel", "4"], 1, "no centre"),
-        (["mobileone_s0", "--out", "it.txt"], 1, "it.txt"),
+        (["mobileone_s0", "--out", "it.txt"], 2, "it.txt"),
         (["README.md"], 2, "README.md"),
     ],
 )

@@ -282,7 +282,7 @@ def test_a_full_disk_loses_nothing(tmp_path, whole):
     child = run_in_child(tiny(), run, faults=[("disk", size // 2)])
     child.join()
     told = (tmp_path / "run.error").read_text()
-    assert "last.pt" in told and "--resume" in told
+    assert "last.pt" in told
     assert load_checkpoint(run)[0]["epoch"] >= 1
     assert not list(run.glob("*.partial"))
     train(tiny(), few_digits(), run, resume=True, progress=False)

@@ -129,12 +129,16 @@ def is_numeric(cell: str) -> bool:
     return not cell or cell.replace(",", "").replace(".", "", 1).isdigit()
 
 
-def command_line(context: typer.Context) -> str:
-    """The command that is running, with every argument and option that is not its default."""
-    words = context.command_path.split()
+def command_line(context: typer.Context, *places: str) -> str:
+    """The command that is running, with every argument and option that is not its default; but not
+    the places where its results go, nor their form."""
+    words = ["paperrepro"]
+    words += context.command_path.split()[1:] or [str(context.info_name)]
     for parameter in context.command.params:
         value = context.params.get(parameter.name or "")
         if value is None or value == parameter.get_default(context):
+            continue
+        if parameter.name in ("out", "format", *places):
             continue
         values = value if isinstance(value, list | tuple) else [value]
         if parameter.param_type_name == "argument":

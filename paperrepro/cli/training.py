@@ -299,7 +299,7 @@ def experiment(
         outcome = run_experiment(
             chosen, runs / name, seeds=seeds, jobs=jobs, download=download, **of
         )
-        command = command_line(context)
+        command = command_line(context, "runs", "weights")
         if out:
             stem = out / f"experiment-{name}"
             splits = load_data(data or chosen.data, root=root)
