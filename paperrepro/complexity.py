@@ -8,6 +8,7 @@ can be checked to its last digit while the network stays right.
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cache
+from typing import Any
 
 import pandas as pd
 import torch
@@ -74,7 +75,9 @@ def count_macs(model: nn.Module, size: int | tuple[int, int] = 224) -> int:
     return counter.get_total_flops() // 2
 
 
-def deform_conv_flops(x_shape, weight_shape, *args, out_shape, **kwargs) -> int:
+def deform_conv_flops(
+    x_shape: torch.Size, weight_shape: torch.Size, *_: Any, out_shape: torch.Size, **__: Any
+) -> int:
     """The FLOPs of a deformable convolution, which torch's counter does not know; those of the
     bilinear sampling left out."""
     per_output = 2 * weight_shape[1] * weight_shape[2] * weight_shape[3]
@@ -107,9 +110,9 @@ def paper_macs(model: Backbone, size: int = 224) -> int:
 def stage_table(model: Backbone, size: int = 224) -> pd.DataFrame:
     """Output shape, blocks, parameters and multiply-accumulates of the stem, the stages and the
     head, for one image; a row for each."""
-    parts: list[tuple[str, int | str, nn.Module]] = [("stem", "", model.stem)]
-    for i, (stage, depth) in enumerate(zip(model.stages, stage_depths(model), strict=True), 1):
-        parts.append((f"stage {i}", depth, stage))
+    parts: list[tuple[str, str, nn.Module]] = [("stem", "", model.stem)]
+    for i, (stage, count) in enumerate(zip(model.stages, stage_depths(model), strict=True), 1):
+        parts.append((f"stage {i}", str(count), stage))
     x = torch.zeros(1, model.in_chans, size, size, device=next(model.parameters()).device)
     rows = []
     for part, depth, module in [*parts, ("head", "", model.head)]:
@@ -119,7 +122,7 @@ def stage_table(model: Backbone, size: int = 224) -> pd.DataFrame:
             {
                 "stage": part,
                 "output": " x ".join(map(str, x.shape[1:])),
-                "blocks": str(depth),
+                "blocks": depth,
                 "params": count_parameters(module),
                 "macs": counter.get_total_flops() // 2,
             }

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from torch.utils.data import Dataset, Subset
 from torchvision import datasets as torchvision_datasets
 
 from .files import UnreadableImage, open_image
+
+Array: TypeAlias = np.ndarray[Any, Any]
 
 SHAPES = (
     "disc square triangle star cross ring heart crescent "
@@ -42,6 +45,14 @@ NAMES = ("shapes", "digits", *DOWNLOADS)
 VALIDATION_FOLDERS = ("val", "test")
 
 
+class LabelledImages(Protocol):
+    """A set of images: `(image, label)` by number, the image uint8 `(3, H, W)` or PIL's."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Any, int]: ...
+
+
 @dataclass(frozen=True)
 class Data:
     """What to train on and what to validate on.
@@ -53,8 +64,8 @@ class Data:
     """
 
     name: str
-    train: Dataset
-    val: Dataset
+    train: LabelledImages
+    val: LabelledImages
     classes: tuple[str, ...]
     mirror: bool = True
 
@@ -115,7 +126,8 @@ def from_torchvision(name: str, root: Path, download: bool) -> Data:
     """A set that torchvision knows; its checksums tell a download that was interrupted."""
     make, folder = DOWNLOADS[name]
     try:
-        train, val = (make(root, train=train, download=download) for train in (True, False))
+        train: Any = make(root, train=True, download=download)
+        val: Any = make(root, train=False, download=download)
     except (OSError, RuntimeError, ValueError, EOFError, AssertionError) as error:
         remedy = (
             f"try again, and if that does not help, delete {root / folder} first"
@@ -131,23 +143,23 @@ def from_folder(folder: Path) -> Data:
     """A folder of classes, or two of them: `train/` and `val/` or `test/`."""
     if not (folder / "train").is_dir():
         images = Folder(folder)
-        everyone = range(len(images))
+        order = range(len(images))
         train, val = (
-            Subset(images, [i for i in everyone if (i % 10 == 0) == validates])
+            cast(LabelledImages, Subset(images, [i for i in order if (i % 10 == 0) == validates]))
             for validates in (False, True)
         )
         return Data(str(folder), train, val, tuple(images.classes))
-    held_out = [folder / each for each in VALIDATION_FOLDERS if (folder / each).is_dir()]
+    held_out = [folder / name for name in VALIDATION_FOLDERS if (folder / name).is_dir()]
     if not held_out:
         raise FileNotFoundError(f"{folder} has train/ but neither val/ nor test/ to validate on")
-    train, val = Folder(folder / "train"), Folder(held_out[0])
-    if train.classes != val.classes:
-        differ = sorted(set(train.classes) ^ set(val.classes))
+    learned, tested = Folder(folder / "train"), Folder(held_out[0])
+    if learned.classes != tested.classes:
+        differ = sorted(set(learned.classes) ^ set(tested.classes))
         raise ValueError(
             f"{folder}/train and {held_out[0]} have different classes: {', '.join(differ[:5])}; "
             "give both the same folders"
         )
-    return Data(str(folder), train, val, tuple(train.classes))
+    return Data(str(folder), learned, tested, tuple(learned.classes))
 
 
 class Folder(torchvision_datasets.ImageFolder):
@@ -243,7 +255,7 @@ class Prepared(Dataset):
         The transformed image, the label, and the name of what could not be read, or "".
     """
 
-    def __init__(self, images: Dataset, transform: Callable, seed: int = 0) -> None:
+    def __init__(self, images: LabelledImages, transform: Callable, seed: int = 0) -> None:
         self.images, self.transform, self.seed = images, transform, seed
 
     def __len__(self) -> int:
@@ -359,10 +371,10 @@ def paint(
     radius = between(3, 0.62, 0.85)
     inside = np.empty((len(shapes), size, size), np.float32)
     pattern = np.empty_like(inside)
-    turned = [each / radius for each in rotate(x, y, between(4, -0.3, 0.3))]
+    turned = [axis / radius for axis in rotate(x, y, between(4, -0.3, 0.3))]
     for kind in np.unique(shapes):
         of = shapes == kind
-        distance = DISTANCES[SHAPES[kind]](*(each[of] for each in turned)) * radius[of]
+        distance = DISTANCES[SHAPES[kind]](*(axis[of] for axis in turned)) * radius[of]
         inside[of] = np.clip(0.5 - distance * (size / 2), 0, 1)
     # Textures in units of their period, about a seventh of the image; they turn less than shapes.
     period = between(5, 0.24, 0.32)
@@ -399,32 +411,34 @@ def rotate(x: np.ndarray, y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray,
 # downwards.
 
 
-def box(x, y, width, height, left=0.0, top=0.0):
+def box(
+    x: Array, y: Array, width: float, height: float, left: float = 0.0, top: float = 0.0
+) -> Array:
     return np.maximum(np.abs(x - left) - width, np.abs(y - top) - height)
 
 
-def disc(x, y, radius=1.0, left=0.0, top=0.0):
+def disc(x: Array, y: Array, radius: float = 1.0, left: float = 0.0, top: float = 0.0) -> Array:
     return np.hypot(x - left, y - top) - radius
 
 
-def petals(x, y, count, mean, depth):
+def petals(x: Array, y: Array, count: int, mean: float, depth: float) -> Array:
     return np.hypot(x, y) - mean - depth * np.cos(count * np.arctan2(x, -y))
 
 
-def star(x, y):
+def star(x: Array, y: Array) -> Array:
     """Five tips: an edge, from a tip to the notch beside it, folded round ten times."""
     angle = np.abs((np.arctan2(x, -y) / (0.4 * np.pi) + 0.5) % 1 - 0.5) * (0.4 * np.pi)
     radius = np.hypot(x, y)
     return (radius * np.cos(angle) - 1) * 0.54 + radius * np.sin(angle) * 0.84
 
 
-def heart(x, y):
+def heart(x: Array, y: Array) -> Array:
     x, y = np.abs(x), -y
     lobes = np.minimum(disc(x, y, 0.5, 0.45, 0.35), disc(x, y, 0.3, 0, 0.2))
     return np.minimum(lobes, np.maximum((x - y * 0.95 - 0.83) * 0.72, y - 0.35))
 
 
-def arrow(x, y):
+def arrow(x: Array, y: Array) -> Array:
     head = np.maximum((np.abs(x) - 0.95 * (y + 1)) * 0.72, y)
     return np.minimum(head, box(x, y, 0.28, 0.5, top=0.45))
 
@@ -454,36 +468,36 @@ DISTANCES: dict[str, Callable] = {
 # Textures: from 0 to 1, of coordinates in units of the period.
 
 
-def wave(phase):
+def wave(phase: Array) -> Array:
     """A square wave of period 1 with slightly soft edges."""
     return np.clip(0.5 + 1.6 * np.sin(2 * np.pi * phase), 0, 1)
 
 
-def lines(phase):
+def lines(phase: Array) -> Array:
     """A line of a third of the period."""
     return np.clip(0.5 + 8 * (np.abs((phase % 1) - 0.5) - 0.33), 0, 1)
 
 
-def tile(u, v, side=2.0):
+def tile(u: Array, v: Array, side: float = 2.0) -> tuple[Array, Array]:
     """Coordinates from the middle of square tiles."""
     return u % side - side / 2, v % side - side / 2
 
 
-def dots(u, v, _):
+def dots(u: Array, v: Array, _: Array) -> Array:
     return np.clip(0.5 + 6 * (0.33 - np.hypot(*tile(u, v, 1.0))), 0, 1)
 
 
-def bricks(u, v, _):
+def bricks(u: Array, v: Array, _: Array) -> Array:
     return np.maximum(lines(v), lines(u / 2 + 0.5 * (np.floor(v) % 2)) * (v % 1 > 0))
 
 
-def noise(u, v, seeds):
+def noise(u: Array, v: Array, seeds: Array) -> Array:
     """Square blocks of a third of the period, each at random light or dark."""
     blocks = np.floor(3 * u).astype(np.int64) * 65536 + np.floor(3 * v).astype(np.int64)
     return (uniform(seeds, blocks) > 0.5).astype(np.float32)
 
 
-def blotches(u, v, seeds):
+def blotches(u: Array, v: Array, seeds: Array) -> Array:
     """The sign of a sum of four waves in random directions."""
     total = np.zeros_like(u)
     for i in range(4):

@@ -100,7 +100,7 @@ def write_atomically(
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def check_writable(folder: str | os.PathLike) -> None:
+def check_writable(folder: str | os.PathLike[str]) -> None:
     """Makes a folder where it is missing; before a long measurement, not after it.
 
     Raises:
@@ -108,7 +108,7 @@ def check_writable(folder: str | os.PathLike) -> None:
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=os.fspath(folder)):
             pass
     except OSError as error:
         raise unwritable(folder, error) from error

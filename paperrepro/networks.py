@@ -172,9 +172,8 @@ def find_network(
         public = PUBLIC[label]
         if not weights:
             raise ValueError(f"{label} has no weights: {label}=FILE, with those of {public.source}")
-        model = load_public(label, Path(weights))
         input = replace(public.input, size=size or public.input.size)
-        return Network(label, model.eval(), input, public.bgr)
+        return Network(label, load_public(label, Path(weights)).eval(), input, public.bgr)
     torch.manual_seed(seed)
     if not is_known(label) and weights is None:
         return Network(label, build_peer(label).eval(), Input(size=size or 224))

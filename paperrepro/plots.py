@@ -3,9 +3,13 @@
 import base64
 import html
 import io
+from typing import Any
 
 import matplotlib.pyplot as plt
 from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from .models import families
 
@@ -13,7 +17,7 @@ from .models import families
 FAMILY_COLORS = {name: family.color for name, family in families().items() if family.color}
 OTHER_COLOR = "#8A8A8A"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.figsize": (6.4, 3.8),
     "figure.dpi": 110,
     "figure.facecolor": "white",
@@ -37,15 +41,17 @@ STYLE = {
 }
 
 
-def use_style():
+def use_style() -> None:
     """Give every figure of this session the book's look."""
     plt.rcParams.update(STYLE)
 
 
-def points(ax, x, y, family, *, paper=False, **settings):
+def points(
+    ax: Axes, x: Any, y: Any, family: str, *, paper: bool = False, **settings: Any
+) -> list[Line2D]:
     """Mark points in the family's colour: the paper's numbers hollow, ours filled."""
     color = FAMILY_COLORS.get(family, OTHER_COLOR)
-    defaults = {
+    defaults: dict[str, Any] = {
         "color": color,
         "markerfacecolor": "white" if paper else color,
         "markeredgecolor": color,
@@ -56,7 +62,7 @@ def points(ax, x, y, family, *, paper=False, **settings):
     return ax.plot(x, y, **(defaults | settings))
 
 
-def show(fig, alt):
+def show(fig: Figure, alt: str) -> None:
     """Display a figure once, with the words that stand in for it where it cannot be seen."""
     if not alt.strip():
         raise ValueError("A figure needs alt text: say what it shows.")

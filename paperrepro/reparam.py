@@ -11,6 +11,7 @@ in between, after it.
 import copy
 from collections.abc import Iterable
 from functools import singledispatch
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +20,13 @@ from torchvision.ops import DeformConv2d, StochasticDepth
 
 from .models.layers import Branches, LayerScale, TwoHeads
 
-Linear = nn.Conv2d | nn.Linear | DeformConv2d
-Affine = tuple[Tensor, Tensor]
+Linear: TypeAlias = nn.Conv2d | nn.Linear | DeformConv2d
+Affine: TypeAlias = tuple[Tensor, Tensor]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @torch.no_grad()
-def reparameterize(model: nn.Module) -> nn.Module:
+def reparameterize(model: Network) -> Network:
     """A copy of the network, in eval mode, with everything folded that is linear at inference.
 
     The argument stays as it is: its mode, its weights, its gradients. Of the thirty networks no
@@ -38,7 +40,7 @@ def reparameterize(model: nn.Module) -> nn.Module:
     Returns:
         The network with the same output, up to rounding: `model.eval()(images)`.
     """
-    fused = fold(copy.deepcopy(model).eval())
+    fused: Any = fold(copy.deepcopy(model).eval())
     fused.reparameterized = True
     return fused
 
@@ -96,7 +98,7 @@ def _(branches: Branches) -> nn.Module:
 def _(heads: TwoHeads) -> nn.Module:
     """The mean of two classifiers is the classifier of the mean weights."""
     heads.head.weight.add_(heads.dist_head.weight).div_(2)
-    heads.head.bias.add_(heads.dist_head.bias).div_(2)
+    ensure_bias(heads.head).add_(ensure_bias(heads.dist_head)).div_(2)
     return heads.head
 
 
@@ -109,6 +111,7 @@ def as_affine(layer: nn.Module) -> Affine | None:
         scale = layer.weight.flatten()
         return scale, torch.zeros_like(scale)
     if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+        assert layer.running_var is not None
         scale = (layer.running_var + layer.eps).rsqrt()
         if layer.affine:
             scale = scale * layer.weight
@@ -120,9 +123,8 @@ def as_affine(layer: nn.Module) -> Affine | None:
 def fold_after(layer: Linear, affine: Affine) -> None:
     """Folds `scale * layer(x) + shift` into the layer, in place."""
     scale, shift = affine
-    ensure_bias(layer)
     layer.weight.mul_(scale.reshape(-1, *[1] * (layer.weight.dim() - 1)))
-    layer.bias.mul_(scale).add_(shift)
+    ensure_bias(layer).mul_(scale).add_(shift)
 
 
 def fold_before(affine: Affine, layer: nn.Module | None) -> bool:
@@ -138,10 +140,9 @@ def fold_before(affine: Affine, layer: nn.Module | None) -> bool:
         return False
     if affine[0].numel() != groups * layer.weight.shape[1]:
         return False
-    scale, shift = (each.reshape(groups, 1, -1, *[1] * (layer.weight.dim() - 2)) for each in affine)
-    ensure_bias(layer)
+    scale, shift = (part.reshape(groups, 1, -1, *[1] * (layer.weight.dim() - 2)) for part in affine)
     weight = layer.weight.unflatten(0, (groups, -1))
-    layer.bias.add_((weight * shift).flatten(0, 1).flatten(1).sum(1))
+    ensure_bias(layer).add_((weight * shift).flatten(0, 1).flatten(1).sum(1))
     layer.weight.copy_((weight * scale).flatten(0, 1))
     return True
 
@@ -166,13 +167,13 @@ def merge(branches: Iterable[nn.Module]) -> nn.Conv2d | None:
             return None
         elif target.stride != (1, 1) or target.in_channels != target.out_channels:
             return None
-    ensure_bias(target)
+    bias_of_target = ensure_bias(target)
     for branch in branches:
         if branch is not target:
             kernel, bias = as_kernel(branch, target)
             margin = (target.kernel_size[0] - kernel.shape[-1]) // 2
             target.weight.add_(nn.functional.pad(kernel, [margin] * 4))
-            target.bias.add_(bias)
+            bias_of_target.add_(bias)
     return target
 
 
@@ -193,20 +194,19 @@ def is_aligned(conv: nn.Conv2d, target: nn.Conv2d) -> bool:
 def as_kernel(branch: nn.Module, target: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """Kernel and bias of a branch: a convolution's own, else a 1x1 kernel over the same groups."""
     if isinstance(branch, nn.Conv2d):
-        bias = branch.bias
-        return branch.weight, torch.zeros_like(target.bias) if bias is None else bias
+        return branch.weight, ensure_bias(branch)
     identity = torch.empty_like(target.weight[:, :, :1, :1])
     nn.init.dirac_(identity, target.groups)
     affine = as_affine(branch)
     if affine is None:
-        return identity, torch.zeros_like(target.bias)
+        return identity, torch.zeros_like(ensure_bias(target))
     scale, shift = affine
     return identity * scale.reshape(-1, 1, 1, 1), shift
 
 
 def edge_layer(module: nn.Module | None, *, last: bool) -> Linear | None:
     """The convolution or linear layer that a plain chain ends (or begins) with, if it does."""
-    while module is not None and is_plain(module) and len(module):
+    while isinstance(module, nn.Sequential) and is_plain(module) and len(module):
         module = module[-1 if last else 0]
     return module if isinstance(module, Linear) else None
 
@@ -223,6 +223,8 @@ def commutes_with_affine(layer: nn.Module) -> bool:
     )
 
 
-def ensure_bias(layer: Linear) -> None:
+def ensure_bias(layer: Linear) -> Tensor:
+    """The layer's bias; one of zeros is added to a layer without."""
     if layer.bias is None:
         layer.bias = nn.Parameter(layer.weight.new_zeros(layer.weight.shape[0]))
+    return layer.bias

@@ -5,6 +5,7 @@ takes a batch of those and its labels to mixed images and soft labels.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,7 +90,7 @@ class RandAugment(v2.RandAugment):
         super().__init__(num_magnitude_bins=101)
         self.mean = magnitude
 
-    def forward(self, *inputs):
+    def forward(self, *inputs: Any) -> Any:
         drawn = torch.normal(self.mean, 0.5, ()).clamp(0, 10)
         self.magnitude = round(10 * drawn.item())
         self.num_ops = int((torch.rand(2) < 0.5).sum())
@@ -99,6 +100,8 @@ class RandAugment(v2.RandAugment):
 class AutoAugment(v2.AutoAugment):
     """AutoAugment's ImageNet policy (Cubuk et al., 2019) with its magnitudes times `strength`, as
     MobileOne's Table 10 has it."""
+
+    _AUGMENTATION_SPACE: dict[str, tuple[Callable, bool]]
 
     def __init__(self, strength: float) -> None:
         super().__init__()

@@ -59,8 +59,8 @@ def recompute(row: Mapping[str, str]) -> str:
     )
     if isinstance(value, str):
         return value
-    digits = -Decimal(row["paper_value"]).as_tuple().exponent + 2
-    return f"{Decimal(value) / UNITS[row['unit']]:.{digits}f}"
+    printed = len(row["paper_value"].partition(".")[2])
+    return f"{Decimal(value) / UNITS[row['unit']]:.{printed + 2}f}"
 
 
 @cache

@@ -277,7 +277,8 @@ def load_claims(
     if not paths:
         raise FileNotFoundError(f"no claims (*.csv) in {folder}")
 
-    claims, seen = [], {}
+    claims: list[dict] = []
+    seen: dict[str, str] = {}
     for path in paths:
         for where, row in read_rows(path):
             claim = parse_claim(row, where)

@@ -87,7 +87,7 @@ def shape_bias(
         place = pick_device(device)
         check_out(out)
     with exit_on_error(1):
-        biases = {}
+        biases: dict[tuple[str, str], analysis.ShapeBias] = {}
         for path in decisions or []:
             files = sorted(path.glob("*.csv")) if path.is_dir() else path
             biases |= {(path.stem, name): bias for name, bias in analysis.by_subject(files).items()}

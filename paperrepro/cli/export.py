@@ -44,7 +44,11 @@ def export(
     classes: ClassesOption = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="A file with the name of a class on each line.", metavar="FILE"),
+        typer.Option(
+            help="A file with the name of a class on each line; the names in the file of weights, "
+            "if it has them, when left out.",
+            metavar="FILE",
+        ),
     ] = None,
     precision: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
     target: Annotated[str, typer.Option(help="One of iOS15, iOS16, iOS17, iOS18.")] = "iOS16",
@@ -75,13 +79,16 @@ def export(
         check_name(name)
     with exit_on_error(1):
         opened = find_network(name, weights=weights, size=size, num_classes=classes)
+        names = getattr(opened.model, "classes", None)
+        if labels:
+            names = labels.read_text(encoding="utf-8").splitlines()
         report = export_coreml(
             opened.model,
             out or Path(f"{name}.mlpackage"),
             size=opened.input.size,
             precision=precision,
             target=target,
-            labels=labels and labels.read_text(encoding="utf-8").splitlines(),
+            labels=names,
             compress=compress,
             overwrite=overwrite,
         )

@@ -5,6 +5,7 @@ turns them into CSV, JSON or Markdown. A mistake is one line on standard error: 
 bad argument, 1 for anything that fails later.
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -57,12 +58,13 @@ def options(
     pass
 
 
-for command in (models, info):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(models, info),
+    *(train, evaluate, recipe, experiment),
+    *(erf, salient, kernels, similarity, approximate, shape_bias, attribute),
+    *(export, verify, plan, verify_networks),
+)
+for command in COMMANDS:
     app.command()(command)
 app.command(epilog=CLAIMS_EPILOG)(claims)
 app.add_typer(benchmark_commands, name="benchmark")
-TRAINING = (train, evaluate, recipe, experiment)
-ANALYSIS = (erf, salient, kernels, similarity, approximate, shape_bias, attribute)
-EXPORT = (export, verify, plan, verify_networks)
-for command in (*TRAINING, *ANALYSIS, *EXPORT):
-    app.command()(command)

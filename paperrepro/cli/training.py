@@ -86,12 +86,12 @@ def train(
     from ..training import train as run_training
 
     with exit_on_error(2):
-        chosen = choose_recipe(name, recipe, settings)
+        resolved = choose_recipe(name, recipe, settings)
     with exit_on_error(1):
-        splits = load_data(data, root=root, download=download, size=chosen.size)
+        splits = load_data(data, root=root, download=download, size=resolved.size)
         try:
             log = run_training(
-                chosen,
+                resolved,
                 splits,
                 out,
                 resume=resume,
@@ -142,7 +142,7 @@ def evaluate(
     """
     from ..datasets import load_data
     from ..files import pick_device
-    from ..models import check_name
+    from ..models import Backbone, check_name
     from ..networks import find_network, transform_of
     from ..training.evaluation import evaluate_forms
 
@@ -154,6 +154,7 @@ def evaluate(
         opened = find_network(name, weights=weights, size=size, num_classes=len(splits.classes))
         if data == "shapes":  # which are painted at the network's size
             splits = load_data(data, size=opened.input.size)
+        assert isinstance(opened.model, Backbone)
         table, difference, equal = evaluate_forms(
             opened.model, splits.val, transform_of(opened.input), workers=workers, device=place
         )
@@ -198,14 +199,14 @@ def recipe(
     from ..training.recipe import REASONS, changes, find_recipe, list_recipes, meanings
 
     with exit_on_error(2):
-        chosen = choose_recipe(name, recipe, settings)
+        resolved = choose_recipe(name, recipe, settings)
     if format is Format.json:
-        typer.echo(chosen.to_json())
+        typer.echo(resolved.to_json())
         return
     meaning = meanings()
     fields = [
         {"field": field, "value": written(value), "meaning": meaning[field]}
-        for field, value in asdict(chosen).items()
+        for field, value in asdict(resolved).items()
         if field != "source"
     ]
     different = [
@@ -215,13 +216,13 @@ def recipe(
             "paper": written(paper),
             "why": REASONS[field] if recipe == "small" and field in REASONS else "",
         }
-        for field, (value, paper) in changes(chosen, find_recipe(name)).items()
+        for field, (value, paper) in changes(resolved, find_recipe(name)).items()
         if field != "source"
     ]
     if format is not Format.table:
         typer.echo(render(pd.DataFrame(fields), format))
         return
-    typer.echo(f"{chosen.source}\n\n{render(pd.DataFrame(fields), format)}")
+    typer.echo(f"{resolved.source}\n\n{render(pd.DataFrame(fields), format)}")
     if different:
         typer.echo(f"\nUnlike the recipe 'paper'\n{render(pd.DataFrame(different), format)}")
     typer.echo(f"\nRecipes of {name}: {', '.join(list_recipes(name))}")
@@ -281,38 +282,43 @@ def experiment(
     if name is None:
         rows = [
             {
-                "experiment": each,
+                "experiment": label,
                 "data": one.data,
                 "variants": len(one.variants),
                 "source": one.source,
             }
-            for each, one in EXPERIMENTS.items()
+            for label, one in EXPERIMENTS.items()
         ]
         typer.echo(render(pd.DataFrame(rows), format))
         return
     with exit_on_error(2):
-        chosen = find_experiment(name)
+        study = find_experiment(name)
     with exit_on_error(1):
         if out:
             check_writable(out)
-        of = {"data": data, "root": root}
         outcome = run_experiment(
-            chosen, runs / name, seeds=seeds, jobs=jobs, download=download, **of
+            study,
+            runs / name,
+            data=data,
+            root=root,
+            seeds=seeds,
+            jobs=jobs,
+            download=download,
         )
         command = command_line(context, "runs", "weights")
         if out:
             stem = out / f"experiment-{name}"
-            splits = load_data(data or chosen.data, root=root)
+            splits = load_data(data or study.data, root=root)
             facts = {
-                "source": chosen.source,
+                "source": study.source,
                 "images": f"{len(splits.train)} for training, {len(splits.val)} for testing",
                 "threads": "1 per run",
             }
             save_result(f"{stem}.csv", outcome.table, command=command, **facts)
             save_result(f"{stem}-log.csv", outcome.log, command=command, **facts)
-            write_atomically(stem.with_suffix(".json"), recipes_json(chosen))
+            write_atomically(stem.with_suffix(".json"), recipes_json(study))
         if weights:
-            kept = keep_weights(chosen, name, runs / name, weights, **of)
+            kept = keep_weights(study, name, runs / name, weights, data=data, root=root)
             typer.echo(render(kept, format), err=True)
             if out:
                 save_result(out / f"weights-{name}.csv", kept, command=command)
@@ -330,9 +336,9 @@ def choose_recipe(name: str, recipe: str, settings: list[str] | None) -> "Recipe
 
     check_name(name)
     if recipe.endswith(".json"):
-        chosen = from_json(Path(recipe).read_text(encoding="utf-8"))
-        if chosen.model != name:
-            raise ValueError(f"{recipe} is a recipe for {chosen.model}, not for {name}")
+        resolved = from_json(Path(recipe).read_text(encoding="utf-8"))
+        if resolved.model != name:
+            raise ValueError(f"{recipe} is a recipe for {resolved.model}, not for {name}")
     else:
-        chosen = find_recipe(name, recipe)
-    return override(chosen, settings or [])
+        resolved = find_recipe(name, recipe)
+    return override(resolved, settings or [])

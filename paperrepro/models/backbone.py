@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,14 @@ def check_images(images: Tensor, in_chans: int, name: str) -> None:
 
 
 torch.fx.wrap("check_images")
+
+
+@runtime_checkable
+class Spread(Protocol):
+    """A module that is no convolution and reaches across the map."""
+
+    def dilate(self, factor: int) -> None:
+        """Makes it reach further by that factor, for a map that was not halved."""
 
 
 class FeatureMap(NamedTuple):
@@ -147,7 +155,7 @@ class Backbone(nn.Module):
         if not (self.grad_checkpointing and self.training and torch.is_grad_enabled()):
             return stage(x)
         for name, part in stage.named_children():
-            for block in part if name == "blocks" else [part]:
+            for block in part.children() if name == "blocks" else [part]:
                 again = partial(recomputing, block)
                 x = checkpoint(block, x, use_reentrant=False, context_fn=again)
         return x
@@ -299,7 +307,7 @@ def set_output_stride(model: Backbone, output_stride: int) -> None:
                     halves = layer.stride[0] > 1
                     parent._modules[name] = dilate(layer, dilation if halves else after)
                     after = dilation * stride if halves else after
-                elif hasattr(layer, "dilate"):
+                elif isinstance(layer, Spread):
                     layer.dilate(after)
         dilation = after
 
@@ -327,17 +335,17 @@ class TrailingPadConv2d(nn.Conv2d):
         super().__init__(
             conv.in_channels,
             conv.out_channels,
-            conv.kernel_size,
+            conv.kernel_size[0],
             padding=margin,
             dilation=dilation,
             groups=conv.groups,
             bias=conv.bias is not None,
             device="meta",
         )
-        self.weight, self.bias = conv.weight, conv.bias
+        self.weight, self.bias, self.margin = conv.weight, conv.bias, margin
 
     def forward(self, x: Tensor) -> Tensor:
-        padded = F.pad(x, (0, self.padding[1], 0, self.padding[0]))
+        padded = F.pad(x, (0, self.margin, 0, self.margin))
         return F.conv2d(padded, self.weight, self.bias, 1, 0, self.dilation, self.groups)
 
 

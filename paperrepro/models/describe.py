@@ -51,9 +51,14 @@ def stage_maps(model: Backbone) -> list[torch.Size]:
     return [x.shape for x in model.features(torch.zeros(1, 3, 224, 224, device=device))]
 
 
+def blocks_of(stage: nn.Module) -> list[nn.Module]:
+    """The modules of a stage, less what halves the map before them."""
+    return list(stage.get_submodule("blocks").children())
+
+
 def stage_depths(model: Backbone) -> list[int]:
     """Blocks per stage, as the paper counts blocks."""
-    return [len(stage.blocks) // model.modules_per_block for stage in model.stages]
+    return [len(blocks_of(stage)) // model.modules_per_block for stage in model.stages]
 
 
 def classifier_layer(model: Backbone) -> nn.Linear:

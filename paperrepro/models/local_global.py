@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbone import Backbone
-from .describe import commas
+from .describe import blocks_of, commas
 from .layers import (
     Branches,
     Chain,
@@ -207,7 +207,7 @@ class LocalGlobalNet(Backbone):
     ) -> None:
         stages = []
         for i, (width, (local, mixers)) in enumerate(zip(channels, rates, strict=True)):
-            blocks = [inverted_residual(width, rate) for rate in local]
+            blocks: list[nn.Module] = [inverted_residual(width, rate) for rate in local]
             blocks += [mixer_block(i, width, rate) for rate in mixers]
             stages.append(
                 Chain(
@@ -234,12 +234,14 @@ def conv_parameters(model: Backbone, fused: Backbone) -> int:
 
 def irb_blocks(model: Backbone) -> str:
     """The inverted residual blocks of each stage."""
-    return commas(sum(isinstance(b, Residual) for b in stage.blocks) for stage in model.stages)
+    return commas(
+        sum(isinstance(block, Residual) for block in blocks_of(stage)) for stage in model.stages
+    )
 
 
 def mixer_blocks(model: Backbone) -> str:
     """The blocks of each stage that mix pixels further apart."""
-    return commas(sum(hasattr(b, "mixer") for b in stage.blocks) for stage in model.stages)
+    return commas(sum(hasattr(b, "mixer") for b in blocks_of(stage)) for stage in model.stages)
 
 
 def sldgroup(

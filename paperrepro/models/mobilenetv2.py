@@ -80,7 +80,7 @@ class MobileNetV2(Backbone):
             dropout=net.classifier[0],
             fc=net.classifier[1],
         )
-        channels = [stage.blocks[-1].out_channels for stage in stages]
+        channels = [describe.modules_of(stage, nn.Conv2d)[-1].out_channels for stage in stages]
         stem = net.features[: ends[1]]
         super().__init__(stem, stages, head, stage_channels=channels, num_classes=num_classes)
 

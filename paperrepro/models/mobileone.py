@@ -15,7 +15,7 @@ Where the released code differs from the paper we follow the code, so that its w
 """
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 
 from torch import Tensor, nn
@@ -126,18 +126,17 @@ class MobileOne(Backbone):
         for out_channels, count, with_se in zip(channels, blocks, se_blocks, strict=True):
             stage = []
             for i in range(count):
-                options = {
-                    "k": k,
-                    "branches": branches,
-                    "se": i >= count - with_se,
-                    "drop_path_rate": next(rates),
-                }
+                block = partial(
+                    MobileOneBlock,
+                    k=k,
+                    branches=branches,
+                    se=i >= count - with_se,
+                    drop_path_rate=next(rates),
+                )
                 stride = 2 if i == 0 else 1
                 stage += [
-                    MobileOneBlock(
-                        in_channels, in_channels, 3, stride, groups=in_channels, **options
-                    ),
-                    MobileOneBlock(in_channels, out_channels, 1, **options),
+                    block(in_channels, in_channels, 3, stride, groups=in_channels),
+                    block(in_channels, out_channels, 1),
                 ]
                 in_channels = out_channels
             stages.append(Chain(blocks=nn.Sequential(*stage)))

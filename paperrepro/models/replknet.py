@@ -173,8 +173,11 @@ def kernels(model: Backbone) -> str:
 
 
 def dw_ratio(model: Backbone) -> str:
+    def out_channels(block: nn.Module, name: str) -> int:
+        return describe.modules_of(block.get_submodule(name), nn.Conv2d)[0].out_channels
+
     ratios = (
-        f"{block.large_kernel['large'].conv.out_channels / block.pw2.conv.out_channels:g}"
+        f"{out_channels(block, 'large_kernel') / out_channels(block, 'pw2'):g}"
         for block in model.modules()
         if hasattr(block, "large_kernel")
     )

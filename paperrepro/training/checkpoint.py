@@ -28,7 +28,7 @@ def load_checkpoint(run: Path) -> tuple[dict | None, list[Path]]:
     Raises:
         OSError: there are checkpoints, and none of them is whole.
     """
-    damaged = []
+    damaged: list[Path] = []
     for path in (run / LAST, run / PREVIOUS):
         if not path.exists():
             continue

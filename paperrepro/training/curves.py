@@ -3,8 +3,12 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def read_log(run: str | os.PathLike) -> pd.DataFrame:
@@ -19,7 +23,7 @@ def read_log(run: str | os.PathLike) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def draw_curves(runs: Mapping[str, str | os.PathLike]):
+def draw_curves(runs: Mapping[str, str | os.PathLike]) -> "Figure":
     """Loss and accuracy over the epochs, a colour per run; needs matplotlib.
 
     Args:

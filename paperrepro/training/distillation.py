@@ -18,14 +18,11 @@ class Answers(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        layers = list(self.model.head)
-        two_headed = [i for i, layer in enumerate(layers) if isinstance(layer, TwoHeads)]
-        if not two_headed:
+        classifier = self.model.get_classifier()
+        if not isinstance(classifier, TwoHeads):
             return [self.model(images)]
-        x = self.model.features(images)[-1]
-        for layer in layers[: two_headed[0]]:
-            x = layer(x)
-        return [logits.flatten(1) for logits in layers[two_headed[0]].both(x)]
+        hidden = self.model.forward_head(self.model.forward_features(images), pre_logits=True)
+        return [logits.flatten(1) for logits in classifier.both(hidden[:, :, None, None])]
 
 
 def loss_of(
@@ -44,7 +41,7 @@ def loss_of(
         for logits in answers
     ]
     if teacher is None:
-        return sum(from_labels) / len(from_labels)
+        return torch.stack(from_labels).mean()
     student = answers[-1]
     if recipe.distillation == "hard":
         from_teacher = F.cross_entropy(student, teacher.argmax(1))

@@ -1,8 +1,9 @@
 """How good a network is: top-1, top-5, throughput, and whether its fused form answers the same."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import pandas as pd
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from ..datasets import Prepared
+from ..datasets import LabelledImages, Prepared
 from ..models import Backbone
 from ..reparam import reparameterize
 
@@ -31,7 +32,7 @@ class Score:
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    images: Dataset,
+    images: LabelledImages,
     transform: Callable,
     *,
     batch_size: int = 64,
@@ -70,7 +71,14 @@ def evaluate(
     )
 
 
-def batches(images: Dataset, transform: Callable, batch_size: int, workers: int, rank=0, world=1):
+def batches(
+    images: LabelledImages,
+    transform: Callable,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of transformed images and labels, without the unreadable ones, in order."""
     prepared = Prepared(images, transform)
     keys = [(0, index, 0) for index in range(rank, len(images), world)]
@@ -91,7 +99,7 @@ def hits(logits: Tensor, labels: Tensor) -> tuple[float, float, float]:
 
 @torch.no_grad()
 def fused_difference(
-    model: Backbone, images: Dataset, transform: Callable, *, count: int = 256
+    model: Backbone, images: LabelledImages, transform: Callable, *, count: int = 256
 ) -> tuple[float, float]:
     """How far the re-parameterized network's answers are from the network's own.
 
@@ -102,10 +110,10 @@ def fused_difference(
     fused = reparameterize(model)
     training = model.training
     model.eval()
-    few = Subset(images, range(min(count, len(images))))
-    pairs = [(model(batch), fused(batch)) for batch, _ in batches(few, transform, 64, 0)]
+    first = Subset(cast(Dataset, images), range(min(count, len(images))))
+    pairs = [(model(batch), fused(batch)) for batch, _ in batches(first, transform, 64, 0)]
     model.train(training)
-    logits, fused_logits = (torch.cat(each) for each in zip(*pairs, strict=True))
+    logits, fused_logits = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     difference = (logits - fused_logits).abs().max() / logits.std()
     equal = (logits.argmax(1) == fused_logits.argmax(1)).double().mean()
     return difference.item(), 100 * equal.item()
@@ -113,7 +121,7 @@ def fused_difference(
 
 def evaluate_forms(
     model: Backbone,
-    images: Dataset,
+    images: LabelledImages,
     transform: Callable,
     *,
     workers: int = 0,
@@ -131,7 +139,7 @@ def evaluate_forms(
         ("as trained", model),
         ("re-parameterized", reparameterize(model)),
     ):
-        network = network.to(device, memory_format=torch.channels_last)
+        network = network.to(device).to(memory_format=torch.channels_last)
         score = evaluate(network, images, transform, workers=workers, device=device)
         rows.append(
             {

@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -57,7 +58,10 @@ class Experiment:
         Args:
             teacher: the file of the teacher, for a variant that distils.
         """
-        network, fields = self.teacher if label == TEACHER else self.variants[label]
+        variant = self.teacher if label == TEACHER else self.variants[label]
+        if variant is None:
+            raise ValueError("the experiment has no teacher")
+        network, fields = variant
         base = find_recipe(network, "small")
         fields = self.common | fields
         fields["config"] = base.config | fields.get("config", {})
@@ -104,14 +108,14 @@ FAMILIES = {family: (name, {"config": config}) for family, (name, config) in TIN
 }
 
 
-def tiny(family: str, **fields) -> tuple[str, dict]:
+def tiny(family: str, **fields: Any) -> tuple[str, dict]:
     """The family's tiny network with other options: `config` and further fields of the recipe."""
     name, config = TINY[family]
     return name, fields | {"config": config | fields.get("config", {})}
 
 
 def rapid(
-    mixer: str = "mldc", *, cpe: bool = True, lk_ffn: bool = True, **more
+    mixer: str = "mldc", *, cpe: bool = True, lk_ffn: bool = True, **more: Any
 ) -> tuple[str, dict]:
     config = {"local": (1, 1, 1, 1), "dilated": (2, 1, 0, 0), "mixer": mixer}
     fields = more.pop("fields", {})
@@ -129,7 +133,7 @@ def graphs(graph: str, stages: int, *, cpe: bool) -> tuple[str, dict]:
     return tiny("mobilevigv2", config=config)
 
 
-def large_kernel(kernel_size: int, **config) -> tuple[str, dict]:
+def large_kernel(kernel_size: int, **config: Any) -> tuple[str, dict]:
     return "mobilenetv2", {"config": {"kernel_size": kernel_size} | config}
 
 

@@ -17,9 +17,10 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 import torch
@@ -42,9 +43,12 @@ from ..transforms import mixing, training_transform
 from ..weights import create_model, save_model
 from .checkpoint import LAST, has_checkpoint, load_checkpoint, save_checkpoint
 from .distillation import Answers, load_teacher, loss_of
-from .evaluation import evaluate
+from .evaluation import Score, evaluate
 from .recipe import Recipe, changes, from_json
 from .schedules import learning_rate, weight_decay
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class Diverged(ValueError):
@@ -189,8 +193,8 @@ class Training:
         on_gpu = place.device.type == "cuda"
         if recipe.sync_bn and place.world > 1 and on_gpu:  # torch has it for GPUs only
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        self.model = model.to(place.device, memory_format=torch.channels_last).train()
-        self.ema = None
+        self.model = model.to(place.device).to(memory_format=torch.channels_last).train()
+        self.ema: AveragedModel | None = None
         if recipe.ema:
             average = get_ema_multi_avg_fn(recipe.ema)
             self.ema = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
@@ -198,10 +202,11 @@ class Training:
         if place.world > 1:
             self.answers = DistributedDataParallel(self.answers)
         groups = parameter_groups(self.model, recipe)
-        if recipe.optimizer == "sgd":
-            self.optimizer = torch.optim.SGD(groups, momentum=0.9)
-        else:
-            self.optimizer = torch.optim.AdamW(groups)
+        self.optimizer: torch.optim.Optimizer = (
+            torch.optim.SGD(groups, momentum=0.9)
+            if recipe.optimizer == "sgd"
+            else torch.optim.AdamW(groups)
+        )
         self.scheduler = LambdaLR(
             self.optimizer, lambda step: learning_rate(recipe, step / steps) / recipe.lr
         )
@@ -210,7 +215,7 @@ class Training:
 
     def kept(self) -> Backbone:
         """The network that is validated and saved: the averaged one where there is one."""
-        return self.ema.module if self.ema else self.model
+        return cast(Backbone, self.ema.module) if self.ema else self.model
 
     def batches(self, workers: int) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
         """This process's part of the current epoch, from the current step on."""
@@ -265,12 +270,16 @@ class Training:
             labels = labels.to(place.device, non_blocking=True)
             lesson = None
             last = part + 1 == recipe.accumulate
-            alone = nullcontext() if place.world == 1 or last else self.answers.no_sync()
-            with alone, torch.autocast(place.device.type, torch.float16, enabled=self.amp):
-                if teacher:
-                    with torch.no_grad():
-                        lesson = teacher(images)
-                loss = loss_of(self.answers(images), labels, recipe, lesson) / recipe.accumulate
+            alone: AbstractContextManager = nullcontext()
+            if isinstance(self.answers, DistributedDataParallel) and not last:
+                alone = self.answers.no_sync()
+            with alone:
+                with torch.autocast(place.device.type, torch.float16, enabled=self.amp):
+                    if teacher:
+                        with torch.no_grad():
+                            lesson = teacher(images)
+                    loss = loss_of(self.answers(images), labels, recipe, lesson)
+                    loss = loss / recipe.accumulate
                 self.scaler.scale(loss).backward()
             total += loss.item()
         if not math.isfinite(total):
@@ -330,7 +339,7 @@ class Training:
                     dist.broadcast(buffer, 0)
         seconds = time.perf_counter() - began
 
-        def score(model: nn.Module):
+        def score(model: nn.Module) -> Score:
             return evaluate(
                 model,
                 self.data.val,
@@ -405,8 +414,10 @@ class Training:
                 "as it began, or choose another folder"
             )
         if different := changes(self.recipe, theirs):
-            told = ", ".join(f"{k} was {was!r}, now {now!r}" for k, (now, was) in different.items())
-            raise ValueError(f"{run} was begun by another recipe: {told}; resume it as it began")
+            pairs = (f"{k} was {was!r}, now {now!r}" for k, (now, was) in different.items())
+            raise ValueError(
+                f"{run} was begun by another recipe: {', '.join(pairs)}; resume it as it began"
+            )
         if (state["classes"], state["images"]) != (list(data.classes), len(data.train)):
             raise ValueError(
                 f"{run} was begun on {state['images']} images of {len(state['classes'])} classes, "
@@ -559,7 +570,7 @@ def line(row: dict, recipe: Recipe) -> str:
     )
 
 
-def tensorboard(run: Path):
+def tensorboard(run: Path) -> "SummaryWriter | None":
     """TensorBoard's writer where it is installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter

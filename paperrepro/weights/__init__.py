@@ -114,10 +114,11 @@ def save_model(model: Backbone, path: str | os.PathLike) -> None:
     Raises:
         ValueError: the network was not made by `create_model`, so that it has no name.
     """
-    if getattr(model, "variant", None) is None:
+    name = getattr(model, "variant", None)
+    if name is None:
         raise ValueError("save_model needs a network made by paperrepro.create_model")
     saved = SavedNetwork(
-        model.variant,
+        name,
         model.num_classes,
         model.config,
         model.reparameterized,

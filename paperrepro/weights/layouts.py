@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from ..models import Backbone, family_of
+from ..models.describe import blocks_of
 
 Rules = list[tuple[str, str | Callable[[re.Match], str]]]
 
@@ -150,7 +151,7 @@ def rapidnet(model: Backbone) -> Rules:
 def mobilevig(model: Backbone) -> Rules:
     """The released network keeps all inverted residuals and downsamplings in one flat list, and
     after it the graph blocks, each a pair of mixer and FFN."""
-    lengths = [len(stage.blocks) for stage in model.stages]
+    lengths = [len(blocks_of(stage)) for stage in model.stages]
 
     def local(m: re.Match) -> str:
         stage, index = int(m[1]), int(m[2])
