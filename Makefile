@@ -1,11 +1,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/installed.stamp
-EXTRAS := book,site,export,runtimes,test
+EXTRAS := book,site,export,runtimes,test,dev
+# What the library computes, and each of its optional libraries; nothing that renders the book.
+LOWEST := attribution claims cli coreml datasets export_cli models ops recipe reparam runtimes weights
 SITE := $(BIN)/jupyter-book build -W -n --keep-going --path-output build
 RENDERED = @echo "The book is at file://$(CURDIR)/build/_build/html/index.html"
+# Core ML Tools, which two chapters import, have no release for Python 3.14.
+CHECK_PYTHON = @$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and \
+	f"Python 3.11, 3.12 or 3.13 is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11")'
 
-.PHONY: help book html notebooks test lint links constraints clean
+.PHONY: help book html notebooks test lint lowest links constraints release clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -30,6 +35,16 @@ test: lint  ## Check style, run the tests, then every notebook against its outpu
 
 lint: $(READY)  ## Check style only
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lowest:  ## Run the fast tests at the lowest versions that pyproject.toml allows
+	$(CHECK_PYTHON)
+	$(PYTHON) -m venv --clear build/lowest
+	build/lowest/bin/pip install -q uv
+	build/lowest/bin/uv pip install -q --python build/lowest/bin/python \
+		--resolution lowest-direct -e ".[book,export,runtimes,train,test]"
+	OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest -n 2 -m "not slow" \
+		$(foreach name,$(LOWEST),tests/test_$(name).py)
 
 links: $(READY)  ## Visit every link of the book (needs the network)
 	$(BIN)/jupyter-book build --builder linkcheck --path-output build/links book
@@ -41,12 +56,14 @@ constraints:  ## Resolve the newest versions that fit and write constraints.txt
 	  echo "# Written by 'make constraints'."; \
 	  build/constraints/bin/pip freeze --all --exclude pip --exclude paperrepro; } > constraints.txt
 
+release:  ## Write a version wherever it stands: make release VERSION=0.2.0
+	$(PYTHON) .ci/release.py $(VERSION)
+
 clean:  ## Remove what was built, the environment included
 	rm -rf .venv build dist
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
-		f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11")'
+	$(CHECK_PYTHON)
 	@echo "Setting up .venv: some minutes, and about 6 GB where PyTorch brings CUDA (Linux)."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"

@@ -14,6 +14,8 @@ import nbformat
 import pytest
 import yaml
 
+from paperrepro import __version__
+
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
@@ -27,7 +29,7 @@ BOOTSTRAP = f"""\
 try:
     import paperrepro
 except ImportError:
-    %pip install -q "paperrepro[book] @ git+{ADDRESS}"
+    %pip install -q "paperrepro[book] @ git+{ADDRESS}@v{__version__}"
     import paperrepro"""
 
 toc = yaml.safe_load((BOOK / "_toc.yml").read_text())

@@ -1,6 +1,7 @@
 """What holds the project together: its files, addresses, checks and the direction of imports."""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+import paperrepro
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -64,7 +67,7 @@ def check_schema(schema, *paths):
 
 def test_workflows_follow_the_public_schema():
     workflows = sorted((ROOT / ".github/workflows").glob("*.yml"))
-    assert {path.stem for path in workflows} >= {"ci", "pages", "weekly"}
+    assert {path.stem for path in workflows} >= {"ci", "pages", "release", "weekly"}
     check_schema("vendor.github-workflows", *workflows)
     check_schema("custom.github-workflows-require-timeout", *workflows)
 
@@ -119,10 +122,50 @@ def test_constraints_pin_every_requirement():
     assert {canonical(re.match(r"[\w-]+", name)[0]) for name in required} <= pinned
 
 
+@pytest.fixture
+def release():
+    """The script that writes the version on a release, as a module."""
+    spec = importlib.util.spec_from_file_location("release", ROOT / ".ci" / "release.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_version_stands_everywhere(release):
+    assert paperrepro.__version__ == PROJECT["version"]
+    mistakes = release.mistakes(paperrepro.__version__)
+    assert not mistakes, "run 'make release': " + "\n".join(mistakes)
+
+
+def test_a_release_changes_the_version_and_nothing_else(release, tmp_path, monkeypatch):
+    old = {path: path.read_bytes() for path, _ in release.places()}
+    old[ROOT / "CHANGELOG.md"] = (ROOT / "CHANGELOG.md").read_bytes()
+    for path, content in old.items():
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(content)
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    release.write("12.34.5rc6")
+    assert not release.mistakes("12.34.5rc6")
+    assert release.dated("12.34.5rc6")
+    release.write(PROJECT["version"])
+    for path, content in old.items():
+        if path.name not in ("CHANGELOG.md", "CITATION.cff"):
+            assert (tmp_path / path.relative_to(ROOT)).read_bytes() == content
+
+
+def test_a_tag_that_differs_is_refused():
+    command = [sys.executable, ROOT / ".ci" / "release.py", "--check", "v12.34.5"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    for name in ("pyproject.toml", "paperrepro/__init__.py", "CHANGELOG.md", "book/intro.ipynb"):
+        assert name in result.stderr
+
+
 def test_make_lists_its_targets():
     listing = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     targets = set(re.findall(r"^make (\w+) ", listing.stdout, re.MULTILINE))
-    assert targets >= {"book", "html", "notebooks", "test", "lint", "clean", "help"}
+    assert targets >= {"book", "html", "notebooks", "test", "lint", "lowest", "clean", "help"}
 
 
 def test_a_comparison_without_assert_fails_the_style_check():
