@@ -11,7 +11,12 @@ from conftest import randomize, relative_difference
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from paperrepro.complexity import complexity, count_macs, count_parameters
+from paperrepro.complexity import (
+    complexity,
+    count_macs,
+    count_parameters,
+    stored_complexity,
+)
 from paperrepro.models import build_model, list_models
 from paperrepro.models.fasternet import PConv
 from paperrepro.models.layers import LayerScale, StridedPointwise
@@ -97,6 +102,7 @@ def test_there_are_thirty_networks():
 def test_sizes_are_those_of_the_official_code(name):
     params, macs, macs_fused = OFFICIAL[name]
     ours = complexity(name)
+    assert ours == stored_complexity(name), "paperrepro models --update data/results/complexity.csv"
     assert ours.params == params
     assert round(ours.macs / 1e6, 2) == macs
     if macs_fused:

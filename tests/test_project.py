@@ -219,17 +219,21 @@ def test_no_import_is_left_out_of_the_direction():
 
 
 def test_readmes_table_is_what_the_networks_have():
-    from paperrepro.complexity import complexity
+    from paperrepro.complexity import stored_complexity
     from paperrepro.models import list_models, release_of
 
     table = re.findall(r"^\| (\w+_\w+) \| ([\d,. |]+) \|$", (ROOT / "README.md").read_text(), re.M)
     assert [name for name, _ in table] == list_models()
     for name, row in table:
-        size = complexity(name)
+        size = stored_complexity(name)
         counts = (size.params, size.params_fused, size.macs, size.macs_fused)
         assert row == " | ".join([*(f"{n:,}" for n in counts), str(release_of(name).top1)])
 
 
-def test_readmes_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    exec(example, {})
+def test_readmes_examples_run():
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    names = {}
+    for example in examples:
+        exec(example, names)
+    parameters = sum(p.numel() for p in names["detector"].parameters())
+    assert len(examples) == 2 and round(parameters / 1e6, 1) == 5.6
