@@ -12,6 +12,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import paperrepro
 from paperrepro import list_models
 from paperrepro.claims.table import COLUMNS, MODES, PAPERS, VERDICTS, claims_folder, load_claims
 from paperrepro.cli import app
@@ -230,3 +231,35 @@ def test_a_closed_pipe_is_no_error():
     process.stderr.close()
     process.wait()
     assert error == ""
+
+
+def test_help_waits_for_no_library():
+    """Neither --help nor a table of claims imports PyTorch; --help not even pandas."""
+    code = (
+        "import sys; from typer.testing import CliRunner; from paperrepro.cli import app\n"
+        "for words in (['--help'], ['train', '--help'], ['--version'], ['claims']):\n"
+        "    assert CliRunner().invoke(app, words).exit_code == 0\n"
+        "    print(*[name for name in ('torch', 'torchvision', 'pandas') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["", "", "", "pandas"]
+
+
+def test_the_package_is_a_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "paperrepro", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"paperrepro {paperrepro.__version__}\n"
+
+
+def test_the_package_imports_torch_with_the_first_name_that_needs_it():
+    code = (
+        "import sys, paperrepro\n"
+        "assert 'torch' not in sys.modules and 'create_model' in dir(paperrepro)\n"
+        "assert paperrepro.create_model and 'torch' in sys.modules\n"
+        "assert not hasattr(paperrepro, 'create_modle')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
