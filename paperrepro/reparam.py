@@ -6,26 +6,51 @@ what is linear: MobileOne's branches (its Section 3.3), RepLKNet's small kernels
 skip around a conditional position encoding (RapidNet, Eqs. 4-5), layer scales, the two heads of a
 distilled network, and every BatchNorm, into the convolution before it or, where no padding stands
 in between, after it.
+
+It folds what it can prove, and leaves the rest as it is: a layer of a class that it does not know,
+one that is used twice, shares a parameter, is pruned or parametrized, or has a hook. `explain` says
+of each layer what became of it, and why.
 """
 
 import copy
+from collections import Counter
 from collections.abc import Iterable
-from functools import singledispatch
-from typing import Any, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import is_parametrized
 from torchvision.ops import DeformConv2d, StochasticDepth
 
-from .models.layers import Branches, LayerScale, TwoHeads
+from .models.layers import Branches, LayerScale, Residual, TwoHeads
 
 Linear: TypeAlias = nn.Conv2d | nn.Linear | DeformConv2d
 Affine: TypeAlias = tuple[Tensor, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 
+# Whose forward is known. A subclass counts where it says `foldable = True` itself.
+CONVS = (nn.Conv2d, DeformConv2d)
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+IDENTITIES = (nn.Identity, nn.Dropout, StochasticDepth)
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)
 
-@torch.no_grad()
+
+class Step(NamedTuple):
+    """What became of a layer.
+
+    Attributes:
+        layer: its name in the network.
+        outcome: "folded", "merged" (parallel branches), "removed" (what does nothing at inference)
+            or "left".
+        why: what took it up, or what kept it.
+    """
+
+    layer: str
+    outcome: str
+    why: str
+
+
 def reparameterize(model: Network) -> Network:
     """A copy of the network, in eval mode, with everything folded that is linear at inference.
 
@@ -35,83 +60,241 @@ def reparameterize(model: Network) -> Network:
 
     Args:
         model: one of this library's networks, or any `nn.Module` whose layers to fold stand in
-            `nn.Sequential`s or in `models.layers.Branches`; torchvision's MobileNetV2, say.
+            `nn.Sequential`s or in `models.layers.Branches`; torchvision's MobileNetV2, say. A
+            Sequential is taken to run as a whole: a module that takes its own Sequentials apart
+            when it runs, and does something between their layers, cannot be seen through.
 
     Returns:
         The network with the same output, up to rounding: `model.eval()(images)`.
+
+    Raises:
+        ValueError: the network is wrapped for several processes, or is no Python code any more.
     """
-    fused: Any = fold(copy.deepcopy(model).eval())
-    fused.reparameterized = True
+    fused, _ = fold_network(model)
     return fused
 
 
-@singledispatch
-def fold(module: nn.Module) -> nn.Module:
-    """Folds what is inside a module, in place, and returns the module that takes its place."""
-    for name, child in module.named_children():
-        module._modules[name] = fold(child)
-    return module
+def explain(model: nn.Module) -> list[Step]:
+    """What `reparameterize` does with each layer of a network that could be folded, and why not."""
+    _, steps = fold_network(model)
+    return steps
 
 
-@fold.register(StochasticDepth)
-@fold.register(nn.Dropout)
-def _(layer: nn.Module) -> nn.Module:
-    return nn.Identity()
+@torch.no_grad()
+def fold_network(model: Network) -> tuple[Network, list[Step]]:
+    if isinstance(model, WRAPPERS) or hasattr(model, "_orig_mod"):
+        inner = "._orig_mod" if hasattr(model, "_orig_mod") else ".module"
+        raise ValueError(
+            f"a {type(model).__name__} cannot be re-parameterized; give the network inside it "
+            f"(model{inner}), before it was wrapped, scripted or compiled"
+        )
+    folding = Folding(copy.deepcopy(model).eval())
+    fused: Any = folding.fold(folding.model)
+    fused.reparameterized = True
+    return fused, folding.steps
 
 
-@fold.register
-def _(chain: nn.Sequential) -> nn.Module:
-    """Layers in a row: each BatchNorm and layer scale goes into the convolution before or after."""
-    previous = None
-    waiting: tuple[str, Affine] | None = None  # an affine layer that found no convolution before it
-    for name, child in list(chain.named_children()):
-        child = chain._modules[name] = fold(child)
-        affine = as_affine(child)
-        if isinstance(child, nn.Identity):
-            del chain._modules[name]
-        elif affine and (conv := edge_layer(previous, last=True)) is not None:
-            fold_after(conv, affine)
-            del chain._modules[name]
-        elif affine:
-            waiting, previous = (name, affine), child
+@dataclass
+class Waiting:
+    """A scale and shift that found no convolution before it, on its way to one behind.
+
+    Attributes:
+        flattened: whether it has become one of features, not of maps.
+    """
+
+    name: str
+    affine: Affine
+    flattened: bool = False
+
+
+class Folding:
+    """One walk over a network, which is changed in place."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.steps: list[Step] = []
+        self.names = {id(module): name for name, module in model.named_modules()}
+        paths = model.named_modules(remove_duplicate=False)
+        self.uses = Counter(id(module) for _, module in paths)
+        self.owners = Counter(
+            id(parameter)
+            for module in model.modules()
+            for parameter in {id(p): p for p in module._parameters.values()}.values()
+            if parameter is not None
+        )
+
+    def fold(self, module: nn.Module) -> nn.Module:
+        """Folds what is inside a module, in place, and returns the module that takes its place."""
+        if isinstance(module, nn.Sequential):
+            return self.fold_sequential(module)
+        for name, child in list(module._modules.items()):
+            if child is not None:
+                module._modules[name] = self.fold(child)
+        if isinstance(module, Branches):
+            return self.fold_branches(module)
+        if isinstance(module, TwoHeads):
+            return self.fold_heads(module)
+        if type(module) in IDENTITIES[1:]:
+            if why := self.obstacle(module):
+                self.note(module, "left", why)
+                return module
+            self.note(module, "removed", "does nothing at inference")
+            return nn.Identity()
+        return module
+
+    def fold_sequential(self, chain: nn.Sequential) -> nn.Module:
+        """Layers in a row: each BatchNorm and layer scale goes into the convolution before or
+        after."""
+        for name, child in list(chain._modules.items()):
+            if child is not None:
+                chain._modules[name] = self.fold(child)
+        if type(chain).forward not in (nn.Sequential.forward, Residual.forward):
+            return chain
+        previous: nn.Module | None = None
+        waiting: Waiting | None = None
+        for name, child in list(chain._modules.items()):
+            affine = self.as_affine(child)
+            if type(child) is nn.Identity and not self.obstacle(child):
+                del chain._modules[name]
+            elif affine and (conv := self.edge_layer(previous, last=True)) is not None:
+                fold_after(conv, affine)
+                self.note(child, "folded", f"into {self.name_of(conv)} before it")
+                del chain._modules[name]
+            elif affine:
+                waiting, previous = Waiting(name, affine), child
+            else:
+                if waiting and self.fold_before(waiting, chain, child):
+                    waiting = None
+                elif waiting and not self.commutes_with_affine(child):
+                    waiting = None
+                elif waiting and isinstance(child, nn.Flatten):
+                    waiting.flattened = True
+                previous = child
+        for child in chain._modules.values():
+            if self.as_affine(child):
+                self.note(child, "left", "no convolution that it could go into stands beside it")
+        plain = self.is_plain(chain) and len(chain) == 1
+        return chain[0] if plain and self.is_conv(chain[0]) else chain
+
+    def fold_before(self, waiting: Waiting, chain: nn.Sequential, child: nn.Module) -> bool:
+        layer = self.edge_layer(child, last=False, flattened=waiting.flattened)
+        norm = chain._modules[waiting.name]
+        if norm is None or not fold_before(waiting.affine, layer):
+            return False
+        self.note(norm, "folded", f"into {self.name_of(layer)} after it")
+        del chain._modules[waiting.name]
+        return True
+
+    def fold_branches(self, branches: Branches) -> nn.Module:
+        """Parallel layers: one convolution where all are linear, else the folded branches."""
+        blocked = self.obstacle(branches) or next(
+            filter(None, (self.obstacle(branch) for branch in branches.values())), None
+        )
+        if not is_known(branches, (Branches,)):
+            blocked = f"it is a {type(branches).__name__}, whose sum is not known"
+        merged = None if blocked else merge(branches.values())
+        if merged is None:
+            self.note(branches, "left", blocked or "its branches are not one convolution")
+            return branches
+        self.note(branches, "merged", f"{len(branches)} branches in one convolution")
+        return merged
+
+    def fold_heads(self, heads: TwoHeads) -> nn.Module:
+        """The mean of two classifiers is the classifier of the mean weights."""
+        parts = (heads, heads.head, heads.dist_head)
+        blocked = next(filter(None, map(self.obstacle, parts)), None)
+        if blocked or type(heads) is not TwoHeads:
+            self.note(heads, "left", blocked or f"it is a {type(heads).__name__}")
+            return heads
+        heads.head.weight.add_(heads.dist_head.weight).div_(2)
+        ensure_bias(heads.head).add_(ensure_bias(heads.dist_head)).div_(2)
+        self.note(heads, "merged", "two classifiers in one")
+        return heads.head
+
+    def as_affine(self, layer: nn.Module | None) -> Affine | None:
+        """`as_affine` of a layer that may be taken out."""
+        affine = as_affine(layer)
+        if layer is None or affine is None:
+            return None
+        if why := self.obstacle(layer):
+            self.note(layer, "left", why)
+            return None
+        return affine
+
+    def edge_layer(
+        self, module: nn.Module | None, *, last: bool, flattened: bool = False
+    ) -> Linear | None:
+        """The convolution that a plain chain ends (or begins) with, if it does and may be changed;
+        for what is flattened, the linear layer."""
+        while isinstance(module, nn.Sequential) and self.is_plain(module) and len(module):
+            module = module[-1 if last else 0]
+        if flattened:
+            known = type(module) is nn.Linear
         else:
-            if waiting and fold_before(waiting[1], edge_layer(child, last=False)):
-                del chain._modules[waiting[0]]
-                waiting = None
-            elif not commutes_with_affine(child):
-                waiting = None
-            previous = child
-    if is_plain(chain) and len(chain) == 1 and isinstance(chain[0], Linear):
-        return chain[0]
-    return chain
+            known = module is not None and self.is_conv(module)
+        if not known or module is None:
+            return None
+        if why := self.obstacle(module):
+            self.note(module, "left", why)
+            return None
+        assert isinstance(module, nn.Conv2d | nn.Linear | DeformConv2d)
+        return module
+
+    def is_conv(self, module: nn.Module) -> bool:
+        return is_known(module, CONVS)
+
+    def is_plain(self, module: nn.Module) -> bool:
+        """Whether the module does nothing but apply its layers in a row."""
+        return type(module).forward is nn.Sequential.forward and not self.obstacle(module)
+
+    def commutes_with_affine(self, layer: nn.Module | None) -> bool:
+        """Whether a scale and a shift per channel may be moved behind the layer."""
+        if layer is None or self.obstacle(layer):
+            return False
+        return type(layer) is nn.AdaptiveAvgPool2d or (
+            type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1)
+        )
+
+    def obstacle(self, module: nn.Module) -> str:
+        """Why a module must stay as it is; nothing where it need not."""
+        if (uses := self.uses[id(module)]) > 1:
+            return f"it is used in {uses} places"
+        if is_parametrized(module):
+            return "its weights are parametrized"
+        if module._forward_hooks or module._forward_pre_hooks:
+            return "it has a hook (pruning, weight and spectral norm are hooks too)"
+        if "forward" in vars(module):
+            return "its forward was replaced"
+        if any(self.owners[id(p)] > 1 for p in module._parameters.values() if p is not None):
+            return "it shares a parameter with another layer"
+        return ""
+
+    def note(self, layer: nn.Module, outcome: str, why: str) -> None:
+        step = Step(self.name_of(layer), outcome, why)
+        if step not in self.steps:
+            self.steps.append(step)
+
+    def name_of(self, layer: nn.Module | None) -> str:
+        return self.names.get(id(layer), "a merged convolution")
 
 
-@fold.register
-def _(branches: Branches) -> nn.Module:
-    """Parallel layers: one convolution where all are linear, else the folded branches."""
-    for name, child in branches.named_children():
-        branches._modules[name] = fold(child)
-    return merge(branches.values()) or branches
+def is_known(module: nn.Module, kinds: tuple[type, ...]) -> bool:
+    """Whether a module is just one of these kinds, or of a class that says `foldable = True`."""
+    return type(module) in kinds or (isinstance(module, kinds) and "foldable" in vars(type(module)))
 
 
-@fold.register
-def _(heads: TwoHeads) -> nn.Module:
-    """The mean of two classifiers is the classifier of the mean weights."""
-    heads.head.weight.add_(heads.dist_head.weight).div_(2)
-    ensure_bias(heads.head).add_(ensure_bias(heads.dist_head)).div_(2)
-    return heads.head
-
-
-def as_affine(layer: nn.Module) -> Affine | None:
+def as_affine(layer: nn.Module | None) -> Affine | None:
     """`(scale, shift)` per channel of a BatchNorm at inference or a layer scale, else None.
 
-    A BatchNorm computes `(x - mean) / sqrt(var + eps) * weight + bias`.
+    A BatchNorm computes `(x - mean) / sqrt(var + eps) * weight + bias`. That of one dimension is
+    left out: what its second dimension is depends on its input.
     """
-    if isinstance(layer, LayerScale):
+    if type(layer) is LayerScale:
         scale = layer.weight.flatten()
         return scale, torch.zeros_like(scale)
-    if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
-        assert layer.running_var is not None
+    if type(layer) in NORMS and isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm):
+        if layer.running_mean is None or layer.running_var is None:
+            return None
         scale = (layer.running_var + layer.eps).rsqrt()
         if layer.affine:
             scale = scale * layer.weight
@@ -155,25 +338,26 @@ def merge(branches: Iterable[nn.Module]) -> nn.Conv2d | None:
     the identity, as 1x1 kernels, where the stride is 1.
     """
     branches = list(branches)
-    convs = [branch for branch in branches if isinstance(branch, nn.Conv2d)]
+    convs = [b for b in branches if isinstance(b, nn.Conv2d) and is_known(b, CONVS)]
     if not convs:
         return None
     target = max(convs, key=lambda conv: conv.kernel_size)
     for branch in branches:
-        if isinstance(branch, nn.Conv2d):
+        if branch in convs:
+            assert isinstance(branch, nn.Conv2d)
             if not is_aligned(branch, target):
                 return None
-        elif as_affine(branch) is None and not isinstance(branch, nn.Identity):
+        elif as_affine(branch) is None and type(branch) is not nn.Identity:
             return None
         elif target.stride != (1, 1) or target.in_channels != target.out_channels:
             return None
-    bias_of_target = ensure_bias(target)
+    target_bias = ensure_bias(target)
     for branch in branches:
         if branch is not target:
             kernel, bias = as_kernel(branch, target)
             margin = (target.kernel_size[0] - kernel.shape[-1]) // 2
             target.weight.add_(nn.functional.pad(kernel, [margin] * 4))
-            bias_of_target.add_(bias)
+            target_bias.add_(bias)
     return target
 
 
@@ -202,25 +386,6 @@ def as_kernel(branch: nn.Module, target: nn.Conv2d) -> tuple[Tensor, Tensor]:
         return identity, torch.zeros_like(ensure_bias(target))
     scale, shift = affine
     return identity * scale.reshape(-1, 1, 1, 1), shift
-
-
-def edge_layer(module: nn.Module | None, *, last: bool) -> Linear | None:
-    """The convolution or linear layer that a plain chain ends (or begins) with, if it does."""
-    while isinstance(module, nn.Sequential) and is_plain(module) and len(module):
-        module = module[-1 if last else 0]
-    return module if isinstance(module, Linear) else None
-
-
-def is_plain(module: nn.Module) -> bool:
-    """Whether the module does nothing but apply its layers in a row."""
-    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
-
-
-def commutes_with_affine(layer: nn.Module) -> bool:
-    """Whether a scale and a shift per channel may be moved behind the layer."""
-    return isinstance(layer, nn.AdaptiveAvgPool2d) or (
-        isinstance(layer, nn.Flatten) and layer.start_dim == 1
-    )
 
 
 def ensure_bias(layer: Linear) -> Tensor:

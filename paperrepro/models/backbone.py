@@ -330,6 +330,8 @@ class TrailingPadConv2d(nn.Conv2d):
     """A convolution with an even kernel that keeps the map's size: it pads below and to the right,
     so that its kernel begins where the strided one began."""
 
+    foldable = True
+
     def __init__(self, conv: nn.Conv2d, dilation: int) -> None:
         margin = dilation * (conv.kernel_size[0] - 1)
         super().__init__(

@@ -127,6 +127,8 @@ class StridedPointwise(nn.Conv2d):
     for two channels_last images of 224 pixels.
     """
 
+    foldable = True
+
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = self.stride
         x = x[:, :, ::rows, ::columns]

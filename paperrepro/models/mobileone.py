@@ -35,6 +35,8 @@ class OverParameterized(Branches):
             its code has this, timm has.
     """
 
+    foldable = True
+
     def __init__(self, *, drop_path_rate: float = 0.0, **branches: nn.Module | None) -> None:
         super().__init__(**branches)
         self.drop_path_rate = drop_path_rate if "skip" in self else 0.0

@@ -60,6 +60,8 @@ def multi_level_dilated_conv(
 class DeformableConv(DeformConv2d):
     """torchvision's deformable convolution with offsets predicted by a 3x3 convolution."""
 
+    foldable = True
+
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__(channels, channels, 3, padding=dilation, dilation=dilation)
         self.offset = nn.Conv2d(channels, 18, 3, padding=1)

@@ -28,6 +28,8 @@ from .registry import Family, Input, Paper, Release, register
 class LargeKernel(Branches):
     """A K x K depthwise convolution and, in training, a small one in parallel (Guideline 3)."""
 
+    foldable = True
+
     def __init__(self, channels: int, kernel_size: int, small_kernel: int | None) -> None:
         if small_kernel and small_kernel > kernel_size:
             raise ValueError(

@@ -91,6 +91,8 @@ class DepthwiseConv2d(nn.Conv2d):
         `(N, C, H, W)` to `(N, C, H, W)`.
     """
 
+    foldable = True
+
     def __init__(
         self,
         channels: int,
