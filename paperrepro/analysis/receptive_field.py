@@ -19,14 +19,14 @@ very pixels; the tests hold the two together. `connections` has those of the two
 import copy
 import operator
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.nn.modules.utils import _pair
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import DeformConv2d, Permute, StochasticDepth
 
@@ -36,6 +36,8 @@ from ..models.layers import LayerScale
 from ..models.local_global import MaxRelative
 from ..ops import DepthwiseConv2d
 from .stages import held_still, stage_map
+
+Side = TypeVar("Side", int, int | None)
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def propagate(model: nn.Module, size: int | tuple[int, int]) -> tuple[dict[str, 
     unknown = ""
     for node in graph.nodes:
         if node.op == "placeholder":
-            at[node] = Field(*map(Interval, _pair(size)))
+            at[node] = Field(*map(Interval, pair(size)))
         inputs = [at[source] for source in node.all_input_nodes if source in at]
         if not inputs or node.op == "output":  # no inputs: a parameter, not a map
             continue
@@ -267,7 +269,7 @@ def padded(interval: Interval, pad: nn.ZeroPad2d, side: int) -> Interval:
 
 def pooled(interval: Interval, pool: nn.MaxPool2d | nn.AvgPool2d, side: int) -> Interval:
     kernel, stride, padding, dilation = (
-        _pair(option)[side]
+        pair(option)[side]
         for option in (pool.kernel_size, pool.stride, pool.padding, getattr(pool, "dilation", 1))
     )
     after = padding
@@ -281,10 +283,18 @@ def linked(interval: Interval, graph: MaxRelative, side: int) -> Interval:
     return interval.linked(max([shift for shift in shifts if shift < interval.side], default=0))
 
 
+def pair(sides: Side | Sequence[Side]) -> tuple[Side, Side]:
+    """A number for both sides of a map, or one for each."""
+    if isinstance(sides, Sequence):
+        first, second = sides
+        return first, second
+    return sides, sides
+
+
 def adaptively_pooled(field: Field, sides: int | tuple[int | None, int | None]) -> Field | None:
     """Pooled to maps of a fixed size; None where the windows would be of unequal sizes."""
     intervals = []
-    for interval, side in zip((field.rows, field.columns), _pair(sides), strict=True):
+    for interval, side in zip((field.rows, field.columns), pair(sides), strict=True):
         step, rest = divmod(interval.side, side or interval.side)
         if rest:
             return None
@@ -324,9 +334,9 @@ def support(
             layer.method = "nchw"  # products of spectra leave 1e-16 where a 0 belongs
     device = next(model.parameters(), torch.empty(0)).device
     generator = torch.Generator().manual_seed(seed)
-    seen = torch.zeros(_pair(size), dtype=torch.bool)
+    seen = torch.zeros(pair(size), dtype=torch.bool)
     for _ in range(samples):
-        image = torch.randn(1, 3, *_pair(size), generator=generator, dtype=torch.float64)
+        image = torch.randn(1, 3, *pair(size), generator=generator, dtype=torch.float64)
         image = image.to(device).requires_grad_()
         with held_still(model), torch.enable_grad():
             features = stage_map(model, image, stage)
