@@ -277,10 +277,10 @@ def test_curves_that_cannot_be_drawn():
         ({"kind": "removal"}, "'removal'"),
         ({"baseline": "pink"}, "'pink'"),
         ({"steps": 0}, "0 .*1 to 256"),
-        ({"map": torch.zeros(4, 4)}, r"\(4, 4\).*\(16, 16\)"),
-        ({"map": found / 0}, "one finite value per pixel"),
+        ({"attribution_map": torch.zeros(4, 4)}, r"\(4, 4\).*\(16, 16\)"),
+        ({"attribution_map": found / 0}, "one finite value per pixel"),
     ]:
-        arguments = {"map": found, "target": 0, "kind": "deletion"} | wrong
+        arguments = {"attribution_map": found, "target": 0, "kind": "deletion"} | wrong
         with pytest.raises(ValueError, match=message):
             perturb(small_network(), x, **arguments)
 

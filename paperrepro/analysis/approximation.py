@@ -17,7 +17,7 @@ Unlike the paper:
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -85,12 +85,12 @@ def first_convs(model: nn.Module) -> dict[str, str]:
         ValueError: there is none; naming the kernels that the network has.
     """
     convs = [(name, conv) for name, conv in model.named_modules() if isinstance(conv, nn.Conv2d)]
-    found: dict[str, str] = {}
+    by_stage: dict[str, str] = {}
     for name, conv in convs:
         same_size = conv.stride == conv.dilation == (1, 1) and conv.padding == (1, 1)
         if conv.kernel_size == (3, 3) and conv.groups == 1 and conv.in_channels > 3 and same_size:
-            found.setdefault(stage_of(name), name)
-    if not found:
+            by_stage.setdefault(stage_of(name), name)
+    if not by_stage:
         kinds = {
             f"{conv.kernel_size[0]} x {conv.kernel_size[1]} in {conv.groups} groups"
             for _, conv in convs
@@ -99,7 +99,7 @@ def first_convs(model: nn.Module) -> dict[str, str]:
             "no regular 3 x 3 convolution of stride 1 and padding 1; there are: "
             f"{', '.join(sorted(kinds)) or 'none at all'}"
         )
-    return found
+    return by_stage
 
 
 def split(inputs: Tensor, outputs: Tensor, seed: int = 0) -> Pairs:
@@ -132,11 +132,12 @@ def build(form: str, in_channels: int, out_channels: int) -> Chain:
 @torch.no_grad()
 def error(network: nn.Module, pairs: tuple[Tensor, Tensor]) -> float:
     """The mean squared error of a network on inputs and outputs."""
+    inputs, outputs = pairs
     total = sum(
-        F.mse_loss(network(x), y, reduction="sum").double()
-        for x, y in zip(*(each.split(BATCH) for each in pairs), strict=True)
+        F.mse_loss(network(x), y, reduction="sum").item()
+        for x, y in zip(inputs.split(BATCH), outputs.split(BATCH), strict=True)
     )
-    return (total / pairs[1].numel()).item()
+    return total / outputs.numel()
 
 
 def fit(form: str, pairs: Pairs, *, steps: int, lr: float = 0.03, seed: int = 0) -> Chain:
@@ -155,7 +156,7 @@ def fit(form: str, pairs: Pairs, *, steps: int, lr: float = 0.03, seed: int = 0)
         The network with the smallest validation error of ten along the way.
     """
     inputs, outputs = pairs.train
-    in_scale, out_scale = (each.square().mean().sqrt() for each in pairs.train)
+    in_scale, out_scale = (maps.square().mean().sqrt() for maps in pairs.train)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = build(form, inputs.shape[1], outputs.shape[1]).to(inputs.device)
@@ -192,8 +193,8 @@ def batches(images: int, steps: int, seed: int) -> Iterator[Tensor]:
 def rescaled(network: Chain, in_scale: Tensor, out_scale: Tensor) -> Chain:
     """The network that does to plain maps what this one does to scaled ones."""
     network = copy.deepcopy(network)
-    network.pointwise.weight.mul_(out_scale / in_scale)
-    network.pointwise.bias.mul_(out_scale)
+    network.get_parameter("pointwise.weight").mul_(out_scale / in_scale)
+    network.get_parameter("pointwise.bias").mul_(out_scale)
     return network
 
 
@@ -219,7 +220,8 @@ def optimum(form: str, inputs: Tensor, outputs: Tensor) -> Chain:
             f"there is one of {' and of '.join(CLOSED_FORM)}"
         )
     network = build(form, inputs.shape[1], outputs.shape[1]).to(inputs.device)
-    convolved = network.spatial.convolved if form == "PConv+PWConv" else 0
+    spatial = network.get_submodule("spatial") if form == "PConv+PWConv" else None
+    convolved = spatial.convolved if isinstance(spatial, PConv) else 0
     wide = 9 * convolved
     inner, cross = moments(inputs, outputs, convolved)
     zz, zr, rr = inner[:wide, :wide], inner[:wide, wide:], inner[wide:, wide:]
@@ -233,14 +235,14 @@ def optimum(form: str, inputs: Tensor, outputs: Tensor) -> Chain:
     kernel = (solution @ directions).mT
     rest = rr_inverse @ (ry - zr.mT @ kernel.mT @ directions.mT)
     with torch.no_grad():
-        pointwise = network.pointwise.weight.flatten(1)
+        pointwise = network.get_parameter("pointwise.weight").flatten(1)
         pointwise.zero_()
         pointwise[:, : directions.shape[1]] = directions
         pointwise[:, convolved:] = rest[:-1].mT
-        network.pointwise.bias.copy_(rest[-1])
-        if convolved:
-            network.spatial.conv.weight.zero_()
-            network.spatial.conv.weight.flatten(1)[: len(kernel)] = kernel
+        network.get_parameter("pointwise.bias").copy_(rest[-1])
+        if isinstance(spatial, PConv):
+            spatial.conv.weight.zero_()
+            spatial.conv.weight.flatten(1)[: len(kernel)] = kernel
     return network
 
 
@@ -249,7 +251,7 @@ def moments(inputs: Tensor, outputs: Tensor, convolved: int) -> tuple[Tensor, Te
 
     The regressors: the 3x3 patches of the first `convolved` channels, the pixels of the others, 1.
     """
-    inner = cross = 0
+    inner = cross = torch.zeros((), dtype=torch.float64)
     for x, y in zip(inputs.split(BATCH), outputs.split(BATCH), strict=True):
         patches = F.unfold(x[:, :convolved], 3, padding=1) if convolved else x[:, :0].flatten(2)
         ones = torch.ones_like(x[:, :1])
@@ -308,7 +310,9 @@ def measure(
     return pd.DataFrame(rows)
 
 
-def report(conv: str, form: str, found: str, networks: list[nn.Module], pairs: Pairs) -> dict:
+def report(
+    conv: str, form: str, method: str, networks: Sequence[nn.Module], pairs: Pairs
+) -> dict[str, object]:
     """A row of `measure`."""
     test = torch.tensor([error(network, pairs.test) for network in networks])
     train = torch.tensor([error(network, pairs.train) for network in networks])
@@ -318,7 +322,7 @@ def report(conv: str, form: str, found: str, networks: list[nn.Module], pairs: P
     return {
         "conv": conv,
         "form": form,
-        "found": found,
+        "found": method,
         "params": sum(parameter.numel() for parameter in networks[0].parameters()),
         "macs": counter.get_total_flops() // 2,
         "mse": test.mean().item(),

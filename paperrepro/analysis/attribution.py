@@ -5,22 +5,29 @@ ICML 2017), Grad-CAM (Selvaraju et al., ICCV 2017) and occlusion (Zeiler and Fer
 Deletion and insertion (Petsiuk et al., RISE, BMVC 2018) score any map by the network alone: replace
 the pixels that the map ranks first, or show them first, and follow the class's probability.
 
-    >>> found = attribute(model, image, "grad-cam")
-    >>> found.map.shape, found.target
+    >>> result = attribute(model, image, "grad-cam")
+    >>> result.map.shape, result.target
     (torch.Size([224, 224]), 281)
-    >>> area(perturb(model, image, found.map, found.target, "deletion"))
+    >>> area(perturb(model, image, result.map, result.target, "deletion"))
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm import tqdm
 
 from .stages import find_stage, held_still
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METHODS = ("saliency", "integrated-gradients", "grad-cam", "occlusion")
 KINDS = ("deletion", "insertion")
@@ -177,7 +184,7 @@ def occlusion(model: nn.Module, inputs: Tensor, target: int, patch: int | None) 
     return values[:, 0]
 
 
-def captum():
+def captum() -> ModuleType:
     try:
         from captum import attr
     except ImportError as error:
@@ -214,7 +221,7 @@ def choose_target(model: nn.Module, inputs: Tensor, target: int | None) -> int:
 def perturb(
     model: nn.Module,
     image: Tensor,
-    map: Tensor,
+    attribution_map: Tensor,
     target: int,
     kind: str,
     *,
@@ -226,7 +233,7 @@ def perturb(
 
     Args:
         image: `(3, H, W)`, normalised, on the network's device.
-        map: `(H, W)`; the largest values come first, equal ones by chance.
+        attribution_map: `(H, W)`; the largest values come first, equal ones by chance.
         kind: "deletion" goes from the image to the baseline, "insertion" from the baseline to the
             image.
         baseline: "blur", a Gaussian blur of a twelfth of the shorter side; or "grey", 0.
@@ -241,18 +248,20 @@ def perturb(
     """
     check_choice("kind", [kind], KINDS)
     check_choice("baseline", [baseline], BASELINES)
-    if map.shape != check_image(image).shape[1:] or not map.isfinite().all():
+    size = check_image(image).shape[1:]
+    if attribution_map.shape != size or not attribution_map.isfinite().all():
         raise ValueError(
-            f"a map of shape {tuple(map.shape)} for an image of {tuple(image.shape[1:])}: it needs "
-            "one finite value per pixel"
+            f"a map of shape {tuple(attribution_map.shape)} for an image of {tuple(size)}: it "
+            "needs one finite value per pixel"
         )
-    if not 1 <= steps <= map.numel():
-        raise ValueError(f"{steps} steps: use 1 to {map.numel()}, the number of pixels")
+    pixels = attribution_map.numel()
+    if not 1 <= steps <= pixels:
+        raise ValueError(f"{steps} steps: use 1 to {pixels}, the number of pixels")
     first, last = image, base_image(image, baseline)
     if kind == "insertion":
         first, last = last, first
-    changed_at = order(map, seed).to(image.device)
-    shares = torch.arange(steps + 1, device=image.device) * map.numel() // steps
+    changed_at = order(attribution_map, seed).to(image.device)
+    shares = torch.arange(steps + 1, device=image.device) * pixels // steps
     probabilities = []
     with held_still(model):
         for share in shares.split(BATCH):
@@ -270,14 +279,14 @@ def base_image(image: Tensor, baseline: str) -> Tensor:
     return gaussian_blur(image, 2 * radius + 1, sigma)
 
 
-def order(map: Tensor, seed: int) -> Tensor:
+def order(attribution_map: Tensor, seed: int) -> Tensor:
     """Each pixel's place `(H, W)` when the map's largest value comes first."""
-    values = map.detach().cpu().flatten()
+    values = attribution_map.detach().cpu().flatten()
     shuffled = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
     ranked = shuffled[values[shuffled].argsort(descending=True, stable=True)]
     places = torch.empty_like(ranked)
     places[ranked] = torch.arange(len(ranked))
-    return places.reshape(map.shape)
+    return places.reshape(attribution_map.shape)
 
 
 def area(probabilities: Tensor) -> float:
@@ -286,7 +295,7 @@ def area(probabilities: Tensor) -> float:
     return float(torch.trapezoid(probabilities.double()) / (len(probabilities) - 1))
 
 
-def draw(picture, maps: Mapping[str, Tensor]):
+def draw(picture: Image.Image | np.ndarray, maps: Mapping[str, Tensor]) -> "Figure":
     """A picture and beside it its maps by the title to show; needs matplotlib.
 
     Args:
@@ -305,11 +314,11 @@ def draw(picture, maps: Mapping[str, Tensor]):
     axes = axes[0]
     axes[0].imshow(picture)
     axes[0].set_title("image", fontsize="small")
-    for ax, (title, map) in zip(axes[1:], maps.items(), strict=True):
-        most = map.abs().flatten().quantile(0.99).item()
-        signed = bool((map < 0).any())
+    for ax, (title, values) in zip(axes[1:], maps.items(), strict=True):
+        most = values.abs().flatten().quantile(0.99).item()
+        signed = bool((values < 0).any())
         ax.imshow(
-            map.numpy(),
+            values.numpy(),
             cmap="RdBu_r" if signed else "viridis",
             vmin=-most if signed else 0,
             vmax=most or 1,

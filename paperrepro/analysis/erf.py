@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from textwrap import fill
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -32,6 +33,9 @@ from ..reparam import reparameterize
 from .images import load_images
 from .input_gradients import for_input_only
 from .stages import held_still, stage_map
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RULES = ("released", "paper")
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)
@@ -81,8 +85,8 @@ def image_maps(
             stack.enter_context(held_still(model))
             stack.enter_context(for_input_only(model))
             stack.enter_context(torch.enable_grad())
-            found = stage_map(model, batch, stage)
-            centre = found[:, :, found.shape[2] // 2, found.shape[3] // 2]
+            features = stage_map(model, batch, stage)
+            centre = features[:, :, features.shape[2] // 2, features.shape[3] // 2]
             score = (centre.relu() if rule == "released" else centre).sum()
             (gradient,) = torch.autograd.grad(score, batch)
         yield from gradient.relu().sum(1).float().cpu()
@@ -103,11 +107,11 @@ def combine(
     """
     if not maps:
         raise ValueError("no images: an effective receptive field needs at least one")
-    sizes = sorted({tuple(each.shape) for each in maps})
+    sizes = sorted({tuple(values.shape) for values in maps})
     if len(sizes) > 1:
         raise ValueError(f"images of several sizes, {sizes[0]} and {sizes[1]}; resize them to one")
     names = names or [f"image {i}" for i in range(len(maps))]
-    finite = [bool(each.isfinite().all()) for each in maps]
+    finite = [bool(values.isfinite().all()) for values in maps]
     skipped = [name for name, good in zip(names, finite, strict=True) if not good]
     if len(skipped) == len(maps):
         raise ValueError(
@@ -120,7 +124,7 @@ def combine(
             f"{', '.join(skipped)}",
             stacklevel=3,
         )
-    total = torch.stack([each for each, good in zip(maps, finite, strict=True) if good])
+    total = torch.stack([values for values, good in zip(maps, finite, strict=True) if good])
     return (total.sum(0) if rule == "paper" else total.mean(0)), skipped
 
 
@@ -231,7 +235,7 @@ def squares(values: Tensor) -> tuple[list[int], list[float]]:
     return (2 * reach + 1).tolist(), (sums / values.sum()).tolist()
 
 
-def draw(maps: Mapping[str, Tensor]):
+def draw(maps: Mapping[str, Tensor]) -> "Figure":
     """Contribution scores side by side on one scale from 0 to 1; needs matplotlib.
 
     Args:

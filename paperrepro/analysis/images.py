@@ -40,9 +40,9 @@ def load_images(
         total=len(paths), desc=progress, leave=False, disable=None if progress else True
     ) as bar:
         for start in range(0, len(paths), batch):
-            some = paths[start : start + batch]
-            yield torch.stack([transform(open_image(path)) for path in some])
-            bar.update(len(some))
+            chunk = paths[start : start + batch]
+            yield torch.stack([transform(open_image(path)) for path in chunk])
+            bar.update(len(chunk))
 
 
 def sample_images(

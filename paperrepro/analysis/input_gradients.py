@@ -7,6 +7,7 @@ anyone asks for it or not, and of a ReLU four bytes where one bit would do.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,24 +37,23 @@ def lean_forward(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
 
     Subclasses may compute something else, and stay too.
     """
-    kind = type(module)
-    if kind is nn.ReLU:
+    if type(module) is nn.ReLU:
         return _ReLU.apply
-    if kind is nn.BatchNorm2d and not module.training and module.track_running_stats:
+    if type(module) is nn.BatchNorm2d and not module.training and module.track_running_stats:
         return partial(_Affine.apply, module.forward, partial(scaled, module))
-    if kind is nn.Conv2d and module.padding_mode == "zeros" and module.padding != "same":
+    if type(module) is nn.Conv2d and module.padding_mode == "zeros" and module.padding != "same":
         return partial(_Affine.apply, module.forward, partial(convolved_back, module))
     return None
 
 
 class _ReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x > 0)
         return F.relu(x)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient.where(ctx.saved_tensors[0], 0)
 
 
@@ -61,19 +61,24 @@ class _Affine(torch.autograd.Function):
     """y = A x + b: nothing of x is kept but how it lay in memory."""
 
     @staticmethod
-    def forward(ctx, layer: Callable, transpose: Callable, x: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        layer: Callable[[Tensor], Tensor],
+        transpose: Callable[[Tensor, Tensor], Tensor],
+        x: Tensor,
+    ) -> Tensor:
         ctx.transpose, ctx.shape, ctx.strides = transpose, x.shape, x.stride()
         return layer(x)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[None, None, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
         like = gradient.new_empty_strided(ctx.shape, ctx.strides)
         return None, None, ctx.transpose(gradient, like)
 
 
 def scaled(norm: nn.BatchNorm2d, gradient: Tensor, like: Tensor) -> Tensor:
     """The gradient of a BatchNorm's input."""
-    scale = (norm.running_var + norm.eps).rsqrt()
+    scale = (norm.get_buffer("running_var") + norm.eps).rsqrt()
     if norm.affine:
         scale = scale * norm.weight
     return gradient * scale[:, None, None]

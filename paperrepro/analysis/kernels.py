@@ -98,20 +98,20 @@ def large_kernels(model: nn.Module, smallest: int = LARGE) -> dict[str, dict[str
     """
     merged = depthwise_weights(reparameterize(model))
     alone = depthwise_weights(reparameterize(without_small_branches(model)))
-    found = {}
+    kernels: dict[str, dict[str, Tensor]] = {}
     for name, weight in merged.items():
         if weight.shape[-1] < smallest:
             continue
-        found[name] = {"merged": weight}
+        kernels[name] = {"merged": weight}
         if name in alone and not torch.equal(alone[name], weight):
-            found[name]["large"] = alone[name]
-    if not found:
-        sizes = sorted({f"{each.shape[2]} x {each.shape[3]}" for each in merged.values()})
+            kernels[name]["large"] = alone[name]
+    if not kernels:
+        sizes = sorted({f"{weight.shape[2]} x {weight.shape[3]}" for weight in merged.values()})
         raise ValueError(
             f"no depthwise kernel of at least {smallest} x {smallest}; there are: "
             f"{', '.join(sizes) or 'none at all'}"
         )
-    return found
+    return kernels
 
 
 def depthwise_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -19,13 +19,14 @@ very pixels; the tests hold the two together. `connections` has those of the two
 import copy
 import operator
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.nn.modules.utils import _pair
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import DeformConv2d, Permute, StochasticDepth
 
@@ -35,6 +36,8 @@ from ..models.layers import LayerScale
 from ..models.local_global import MaxRelative
 from ..ops import DepthwiseConv2d
 from .stages import held_still, stage_map
+
+Side = TypeVar("Side", int, int | None)
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,11 @@ class Interval:
         end = max(self.start + self.size, other.start + other.size)
         return Interval(max(self.side, other.side), end - start, self.jump, start)
 
+    def pixels(self, position: int, side: int) -> slice:
+        """What a position sees of an image's side of that many pixels."""
+        first = self.start + position * self.jump
+        return slice(max(first, 0), min(first + self.size, side))
+
 
 @dataclass(frozen=True)
 class Field:
@@ -110,13 +118,8 @@ class Field:
         A graph's link around the border counts as one across it: near the border `support` knows
         better.
         """
-        found = []
-        for interval, position, pixels in zip(
-            (self.rows, self.columns), (row, column), image, strict=True
-        ):
-            first = interval.start + position * interval.jump
-            found.append(slice(max(first, 0), min(first + interval.size, pixels)))
-        return tuple(found)
+        height, width = image
+        return self.rows.pixels(row, height), self.columns.pixels(column, width)
 
     def joined(self, other: "Field") -> "Field":
         return Field(self.rows.joined(other.rows), self.columns.joined(other.columns))
@@ -161,10 +164,9 @@ def receptive_fields(model: nn.Module, size: int | tuple[int, int] = 224) -> dic
 
 def propagate(model: nn.Module, size: int | tuple[int, int]) -> tuple[dict[str, Field], str]:
     """The fields by the layers' names, and the first operation that no rule covers."""
+    trunk = model
     if isinstance(model, Backbone):  # whose `features` looks at the image's shape
         trunk = nn.Sequential(OrderedDict(stem=model.stem, stages=nn.Sequential(*model.stages)))
-    else:
-        trunk = model
     root = nn.Sequential(OrderedDict(network=trunk))
     try:
         graph = LayerTracer().trace(root)
@@ -178,19 +180,21 @@ def propagate(model: nn.Module, size: int | tuple[int, int]) -> tuple[dict[str, 
     unknown = ""
     for node in graph.nodes:
         if node.op == "placeholder":
-            at[node] = Field(*map(Interval, _pair(size)))
-        inputs = [at[each] for each in node.all_input_nodes if each in at]
+            at[node] = Field(*map(Interval, pair(size)))
+        inputs = [at[source] for source in node.all_input_nodes if source in at]
         if not inputs or node.op == "output":  # no inputs: a parameter, not a map
             continue
         at[node] = None
-        if None not in inputs:
-            at[node] = field_behind(node, root, reduce(Field.joined, inputs))
+        known = [field for field in inputs if field is not None]
+        if len(known) == len(inputs):
+            at[node] = field_behind(node, root, reduce(Field.joined, known))
             if at[node] is None:
                 unknown = unknown or f"there is none for {node.target}"
         for layer, _ in node.meta["nn_module_stack"].values():
             fields[layer.removeprefix("network").removeprefix(".")] = at[node]
-    names = [name for name, _ in trunk.named_modules() if fields.get(name)]
-    return {name: fields[name] for name in names}, unknown.replace("network.", "")
+    names = [name for name, _ in trunk.named_modules()]
+    in_order = {name: field for name in names if (field := fields.get(name))}
+    return in_order, unknown.replace("network.", "")
 
 
 POOLINGS = (nn.MaxPool2d, nn.AvgPool2d)
@@ -224,9 +228,9 @@ def field_behind(node: fx.Node, root: nn.Module, field: Field) -> Field | None:
             return field
         if node.target in GLOBAL_FUNCTIONS:
             sides = 1 if node.target is not F.adaptive_avg_pool2d else node.args[1]
-            return adaptively_pooled(field, sides)
+            return adaptively_pooled(field, cast("int | tuple[int | None, int | None]", sides))
         return None
-    layer = root.get_submodule(node.target)
+    layer = root.get_submodule(str(node.target))
     pixel_norm = isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) == 1
     if isinstance(layer, POINTWISE) or pixel_norm:
         return field
@@ -235,26 +239,26 @@ def field_behind(node: fx.Node, root: nn.Module, field: Field) -> Field | None:
     if isinstance(layer, PConv):  # the channels that it leaves alone see less
         layer = layer.conv
     if isinstance(layer, MaxRelative):
-        change = linked
+        change = partial(linked, graph=layer)
     elif isinstance(layer, nn.ZeroPad2d):
-        change = padded
+        change = partial(padded, pad=layer)
     elif isinstance(layer, POOLINGS):
-        change = pooled
+        change = partial(pooled, pool=layer)
     elif isinstance(layer, nn.Conv2d) and layer.padding_mode != "circular":
-        change = convolved
+        change = partial(convolved, conv=layer)
     else:
         return None
-    return Field(change(field.rows, layer, 0), change(field.columns, layer, 1))
+    return Field(change(field.rows, side=0), change(field.columns, side=1))
 
 
 def convolved(interval: Interval, conv: nn.Conv2d, side: int) -> Interval:
     kernel, dilation = conv.kernel_size[side], conv.dilation[side]
-    if conv.padding == "same":
-        total = (kernel - 1) * dilation
-        padding = total // 2, total - total // 2
+    if isinstance(conv.padding, str):
+        total = (kernel - 1) * dilation if conv.padding == "same" else 0
+        before, after = total // 2, total - total // 2
     else:
-        padding = (0, 0) if conv.padding == "valid" else 2 * (conv.padding[side],)
-    return interval.windowed(kernel, conv.stride[side], *padding, dilation)
+        before = after = conv.padding[side]
+    return interval.windowed(kernel, conv.stride[side], before, after, dilation)
 
 
 def padded(interval: Interval, pad: nn.ZeroPad2d, side: int) -> Interval:
@@ -265,8 +269,8 @@ def padded(interval: Interval, pad: nn.ZeroPad2d, side: int) -> Interval:
 
 def pooled(interval: Interval, pool: nn.MaxPool2d | nn.AvgPool2d, side: int) -> Interval:
     kernel, stride, padding, dilation = (
-        _pair(each)[side]
-        for each in (pool.kernel_size, pool.stride, pool.padding, getattr(pool, "dilation", 1))
+        pair(option)[side]
+        for option in (pool.kernel_size, pool.stride, pool.padding, getattr(pool, "dilation", 1))
     )
     after = padding
     if pool.ceil_mode:
@@ -279,10 +283,18 @@ def linked(interval: Interval, graph: MaxRelative, side: int) -> Interval:
     return interval.linked(max([shift for shift in shifts if shift < interval.side], default=0))
 
 
+def pair(sides: Side | Sequence[Side]) -> tuple[Side, Side]:
+    """A number for both sides of a map, or one for each."""
+    if isinstance(sides, Sequence):
+        first, second = sides
+        return first, second
+    return sides, sides
+
+
 def adaptively_pooled(field: Field, sides: int | tuple[int | None, int | None]) -> Field | None:
     """Pooled to maps of a fixed size; None where the windows would be of unequal sizes."""
     intervals = []
-    for interval, side in zip((field.rows, field.columns), _pair(sides), strict=True):
+    for interval, side in zip((field.rows, field.columns), pair(sides), strict=True):
         step, rest = divmod(interval.side, side or interval.side)
         if rest:
             return None
@@ -322,18 +334,18 @@ def support(
             layer.method = "nchw"  # products of spectra leave 1e-16 where a 0 belongs
     device = next(model.parameters(), torch.empty(0)).device
     generator = torch.Generator().manual_seed(seed)
-    seen = torch.zeros(_pair(size), dtype=torch.bool)
+    seen = torch.zeros(pair(size), dtype=torch.bool)
     for _ in range(samples):
-        image = torch.randn(1, 3, *_pair(size), generator=generator, dtype=torch.float64)
+        image = torch.randn(1, 3, *pair(size), generator=generator, dtype=torch.float64)
         image = image.to(device).requires_grad_()
         with held_still(model), torch.enable_grad():
-            found = stage_map(model, image, stage)
-        height, width = found.shape[2:]
+            features = stage_map(model, image, stage)
+        height, width = features.shape[2:]
         row, column = position or (height // 2, width // 2)
         if not (0 <= row < height and 0 <= column < width):
             raise ValueError(f"position {position} lies outside the map of {height} x {width}")
-        weights = torch.randn(found.shape[1], generator=generator, dtype=torch.float64)
-        (gradient,) = torch.autograd.grad(found[0, :, row, column] @ weights.to(device), image)
+        weights = torch.randn(features.shape[1], generator=generator, dtype=torch.float64)
+        (gradient,) = torch.autograd.grad(features[0, :, row, column] @ weights.to(device), image)
         seen |= gradient[0].ne(0).any(0).cpu()
     return seen
 

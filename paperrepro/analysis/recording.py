@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from tqdm import tqdm
 
 from .stages import find_stage, held_still
@@ -59,13 +60,13 @@ def record(
         ValueError: there is no such layer, no image, or the layer was not called once per batch;
             or its maps hold NaN or infinity.
     """
-    found: dict[str, list[Tensor]] = {name: [] for name in layers}
-    hooks = []
+    recorded: dict[str, list[Tensor]] = {name: [] for name in layers}
+    hooks: list[RemovableHandle] = []
 
     def keep(name: str, maps: Tensor) -> None:
-        found[name].append(maps.detach().to("cpu", copy=True))
+        recorded[name].append(maps.detach().to("cpu", copy=True))
 
-    def hook(name: str, layer: nn.Module):
+    def hook(name: str, layer: nn.Module) -> RemovableHandle:
         if before:
             return layer.register_forward_pre_hook(lambda _, inputs: keep(name, inputs[0]))
         return layer.register_forward_hook(lambda _, inputs, output: keep(name, output))
@@ -81,17 +82,17 @@ def record(
             for batch in tqdm(batches, desc="Recording", leave=False, disable=not progress):
                 model(batch.to(device))
     finally:
-        for each in hooks:
-            each.remove()
-    for name, maps in found.items():
-        if len(maps) != len(batches):
+        for handle in hooks:
+            handle.remove()
+    for name, parts in recorded.items():
+        if len(parts) != len(batches):
             raise ValueError(
-                f"layer {name!r} was called {len(maps)} times for {len(batches)} batches; choose a "
-                "layer that each image passes once"
+                f"layer {name!r} was called {len(parts)} times for {len(batches)} batches; choose "
+                "a layer that each image passes once"
             )
-    maps = {name: torch.cat(each) for name, each in found.items()}
-    for name, each in maps.items():
-        if not each.isfinite().all():
-            wrong = [i for i, image in enumerate(each) if not image.isfinite().all()]
+    by_layer = {name: torch.cat(parts) for name, parts in recorded.items()}
+    for name, maps in by_layer.items():
+        if not maps.isfinite().all():
+            wrong = [i for i, image in enumerate(maps) if not image.isfinite().all()]
             raise ValueError(f"layer {name!r} gives NaN or infinity for image {wrong[0]} of them")
-    return maps
+    return by_layer

@@ -15,11 +15,15 @@ narrower and p-values smaller than they should be.
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from torch import Tensor, nn
 
 from .recording import stage_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def histogram(weight: Tensor) -> Tensor:
@@ -52,7 +56,7 @@ def conv_weights(network: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]
     if isinstance(network, nn.Module):
         layers = network.named_modules()
         return {name: layer.weight for name, layer in layers if isinstance(layer, nn.Conv2d)}
-    return {name: each for name, each in network.items() if each.dim() == 4}
+    return {name: tensor for name, tensor in network.items() if tensor.dim() == 4}
 
 
 def is_depthwise(weight: Tensor) -> bool:
@@ -74,17 +78,17 @@ def histograms(
         ValueError: naming the kernels that the network has.
     """
     weights = conv_weights(network)
-    found: dict[str, Tensor] = {}
+    counts: dict[str, Tensor] = {}
     for name, weight in weights.items():
         if weight.shape[2:] == (kernel_size, kernel_size) and is_depthwise(weight) == depthwise:
             stage = stage_of(name)
-            found[stage] = found.get(stage, 0) + histogram(weight)
-    if not found:
+            counts[stage] = counts.get(stage, 0) + histogram(weight)
+    if not counts:
         kinds = Counter(map(describe, weights.values()))
         listed = ", ".join(f"{count} of {kind}" for kind, count in sorted(kinds.items()))
         wanted = f"{kernel_size} x {kernel_size}{' depthwise' * depthwise}"
         raise ValueError(f"no convolution of {wanted}; there are: {listed or 'none at all'}")
-    return found
+    return counts
 
 
 def describe(weight: Tensor) -> str:
@@ -138,7 +142,7 @@ def measure(
     return pd.DataFrame(rows)
 
 
-def draw(tables: Mapping[str, pd.DataFrame]):
+def draw(tables: Mapping[str, pd.DataFrame]) -> "Figure":
     """Histograms as in Fig. 6: a group of bars per position, a bar per stage; needs matplotlib.
 
     Args:
@@ -153,11 +157,12 @@ def draw(tables: Mapping[str, pd.DataFrame]):
     figure, axes = plt.subplots(len(tables), squeeze=False, figsize=(7, height))
     for panel, (network, table) in zip(axes.flat, tables.items(), strict=True):
         width = 0.8 / len(table)
-        for index, row in enumerate(table.itertuples()):
-            shares = [int(count) / row.filters for count in row.counts.split()]
+        rows = zip(table["stage"], table["filters"], table["counts"], strict=True)
+        for index, (stage, filters, counts) in enumerate(rows):
+            shares = [int(count) / filters for count in counts.split()]
             offset = 1 + (index - (len(table) - 1) / 2) * width
             places = [position + offset for position in range(len(shares))]
-            panel.bar(places, shares, width, label=row.stage)
+            panel.bar(places, shares, width, label=stage)
         panel.axhline(table["chance"].iloc[0], color="black", linestyle="--", label="chance")
         panel.set(title=network, ylabel="share of the filters")
         if len(shares) <= 25:

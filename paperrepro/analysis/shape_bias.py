@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import cycle
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,10 @@ from tqdm import tqdm
 from ..datasets import SHAPES, Shapes
 from ..files import data_folder, list_images, open_image
 from .stages import held_still
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
 
 CATEGORIES = tuple(
     "airplane bear bicycle bird boat bottle car cat "
@@ -71,7 +76,8 @@ class ShapeBias:
     @property
     def per_category(self) -> dict[str, float]:
         """The shape bias on the images of each shape."""
-        return {category: fraction(rows) for category, rows in self.counts.groupby("category")}
+        groups = self.counts.groupby("category")
+        return {str(category): fraction(rows) for category, rows in groups}
 
     def table(self) -> pd.DataFrame:
         """A row for "all" and for each category: its counts, shape bias and 95 % interval."""
@@ -331,7 +337,7 @@ def from_network(
     """
     categories = tuple(stimuli.categories)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    trials = []
+    trials: list[tuple[int, int, str]] = []
     with held_still(model):
         loader = DataLoader(stimuli, batch_size, num_workers=workers)
         for images, shapes, textures in tqdm(
@@ -345,7 +351,7 @@ def from_network(
     return tally(table.assign(image=table.index))
 
 
-def draw(table: pd.DataFrame):
+def draw(table: pd.DataFrame) -> "Figure":
     """RepLKNet's Fig. 5: a mark per category, a line at the shape bias over all; needs matplotlib.
 
     The paper's caption calls the lines averages across the categories. The toolbox that it used
@@ -360,16 +366,19 @@ def draw(table: pd.DataFrame):
     """
     import matplotlib.pyplot as plt
 
+    def for_texture(for_shape: "ArrayLike") -> np.ndarray:
+        return 1 - np.asarray(for_shape)
+
     figure, ax = plt.subplots(figsize=(8, 4.6))
     subjects = table.groupby(["name", "source"], sort=False)
     repeated = table.groupby("name")["source"].nunique() > 1
     for ((name, source), rows), marker in zip(subjects, cycle(MARKERS), strict=False):
         overall = rows.set_index("category")["shape_bias"]["all"]
-        each = rows[rows["category"] != "all"]
-        label = f"{name} ({source})" if repeated[name] else name
+        categories = rows[rows["category"] != "all"]
+        label = f"{name} ({source})" if repeated[str(name)] else name
         (drawn,) = ax.plot(
-            each["shape_bias"],
-            each["category"],
+            categories["shape_bias"],
+            categories["category"],
             marker,
             label=f"{label}: {100 * overall:.1f} %",
             alpha=0.8,
@@ -377,7 +386,7 @@ def draw(table: pd.DataFrame):
         ax.axvline(overall, color=drawn.get_color(), linewidth=1.2)
     ax.invert_yaxis()
     ax.set(xlim=(-0.02, 1.02), xlabel="decisions for the shape, of those for shape or texture")
-    texture = ax.secondary_xaxis("top", functions=(lambda x: 1 - x, lambda x: 1 - x))
+    texture = ax.secondary_xaxis("top", functions=(for_texture, for_texture))
     texture.set_xlabel("decisions for the texture")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
     return figure

@@ -9,8 +9,9 @@ shuffled, and the correlation, which is the cosine of what deviates from the cha
     >>> channel_similarity(maps)["correlation"]
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import product
+from typing import TypeVar
 
 import pandas as pd
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from .recording import record, stage_layers
 
 TWIN = 0.9
+Layer = TypeVar("Layer", bound=Hashable)
 
 
 def cosine(maps: Tensor) -> Tensor:
@@ -145,19 +147,19 @@ def hsic(x: Tensor, y: Tensor) -> Tensor:
 def unbiased_hsic(x: Tensor, y: Tensor) -> Tensor:
     """Its unbiased estimate (Song et al., 2012, Eq. 5), up to a factor."""
     n = len(x)
-    x, y = (each - each.diag().diag() for each in (x, y))
+    x, y = x - x.diag().diag(), y - y.diag().diag()
     total = x.sum() * y.sum() / ((n - 1) * (n - 2))
     return (x * y).sum() + total - 2 / (n - 2) * (x.sum(0) @ y.sum(0))
 
 
 def cka_matrix(
-    a: Mapping[str, Tensor], b: Mapping[str, Tensor], *, unbiased: bool = False
+    a: Mapping[Layer, Tensor], b: Mapping[Layer, Tensor], *, unbiased: bool = False
 ) -> pd.DataFrame:
     """`linear_cka` of each layer of `a` (rows) with each of `b` (columns)."""
     for x, y in product(a.values(), b.values()):
         check_counts(len(x), len(y), unbiased)
-    left, right = ({name: gram(maps) for name, maps in each.items()} for each in (a, b))
-    values = [[alignment(x, y, unbiased) for y in right.values()] for x in left.values()]
+    rows, columns = [gram(maps) for maps in a.values()], [gram(maps) for maps in b.values()]
+    values = [[alignment(x, y, unbiased) for y in columns] for x in rows]
     return pd.DataFrame(values, index=list(a), columns=list(b))
 
 
@@ -211,10 +213,11 @@ def measure(
     maps = record(model, images, names, progress=progress)
     rows = []
     for before, name in zip([None, *names], names, strict=False):
-        each = maps[name]
-        row = {"layer": name, "channels": each.shape[1], "pixels": each.shape[2:].numel()}
-        row |= channel_similarity(each, seed)
+        features = maps[name]
+        row: dict[str, object] = {"layer": name}
+        row |= {"channels": features.shape[1], "pixels": features.shape[2:].numel()}
+        row |= channel_similarity(features, seed)
         if before:
-            row["cka_before"] = linear_cka(maps[before], each, unbiased=True)
+            row["cka_before"] = linear_cka(maps[before], features, unbiased=True)
         rows.append(row)
     return pd.DataFrame(rows)

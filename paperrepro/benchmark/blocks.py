@@ -149,37 +149,39 @@ def run(*, quick: bool = False, threads: int = 1, progress: bool = True) -> pd.D
     """
     size = 112 if quick else 224
     cells = [
-        (kind, batch, format)
+        (kind, batch, memory_format)
         for kind in (("separable",) if quick else WIDTHS)
         for batch in ((1,) if quick else (1, 8))
-        for format in (("nchw",) if quick else FORMATS)
+        for memory_format in (("nchw",) if quick else FORMATS)
     ]
     blocks = [(name, False) for name in ACTIVATIONS] + [("ReLU", True), ("SE-ReLU", True)]
     rows = []
-    for kind, batch, format in tqdm(cells, desc="Blocks", disable=not progress):
-        candidates = {block: call(network(kind, *block), batch, size, format) for block in blocks}
-        found = compare(candidates, rounds=9 if batch == 1 else 5, threads=threads)
-        for (activation, skip), timing in found.timings.items():
+    for kind, batch, memory_format in tqdm(cells, desc="Blocks", disable=not progress):
+        candidates = {
+            block: call(network(kind, *block), batch, size, memory_format) for block in blocks
+        }
+        comparison = compare(candidates, rounds=9 if batch == 1 else 5, threads=threads)
+        for (activation, skip), timing in comparison.timings.items():
             rows.append(
                 {
                     "network": kind,
                     "size": size,
                     "batch": batch,
-                    "memory_format": format,
+                    "memory_format": memory_format,
                     "activation": activation,
                     "skip": skip,
                     "ms": timing.median * 1e3,
                     "spread": timing.spread,
-                    "over_relu": timing.median / found["ReLU", False].median,
-                    "null": found.null,
+                    "over_relu": timing.median / comparison["ReLU", False].median,
+                    "null": comparison.null,
                 }
             )
     return pd.DataFrame(rows)
 
 
-def call(model: nn.Module, batch: int, size: int, format: str) -> Callable[[], object]:
+def call(model: nn.Module, batch: int, size: int, memory_format: str) -> Callable[[], object]:
     """A call of the network with random images."""
-    model = model.eval().to(memory_format=FORMATS[format])
+    model = model.eval().to(memory_format=FORMATS[memory_format])
     images = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
-    images = images.contiguous(memory_format=FORMATS[format])
+    images = images.contiguous(memory_format=FORMATS[memory_format])
     return torch.inference_mode()(lambda: model(images))

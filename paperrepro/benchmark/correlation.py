@@ -59,7 +59,11 @@ def run() -> pd.DataFrame:
     for networks, table in sets.items():
         for device in [name for name in ("phone", "arm", "cpu") if f"latency_{name}" in table]:
             for count in COUNTS:
-                row = {"networks": networks, "device": device, "count": count}
+                row: dict[str, object] = {
+                    "networks": networks,
+                    "device": device,
+                    "count": count,
+                }
                 row |= correlate(table, f"latency_{device}", count)
                 if networks == next(iter(sets)):
                     row["paper_rho"], row["paper_p_value"] = TABLE_1A[device, count]
@@ -78,8 +82,8 @@ def correlate(table: pd.DataFrame, latency: str, count: str) -> dict[str, float]
     except ImportError as error:
         raise ValueError('scipy not installed: pip install "paperrepro[book]"') from error
     pairs = table[[latency, count]].dropna()
-    found = spearmanr(pairs[latency], pairs[count])
-    return {"n": len(pairs), "rho": found.statistic, "p_value": found.pvalue}
+    test = spearmanr(pairs[latency], pairs[count])
+    return {"n": len(pairs), "rho": test.statistic, "p_value": test.pvalue}
 
 
 def quoted(paper: str, item: str) -> pd.DataFrame:
@@ -92,7 +96,7 @@ def quoted(paper: str, item: str) -> pd.DataFrame:
 def latencies() -> pd.DataFrame:
     """Of each measured network, as it is run (fused, NCHW, batch 1): milliseconds and counts."""
     table = load_result("models").table
-    chosen = table[
+    as_run = table[
         (table["form"] == "fused") & (table["memory_format"] == "nchw") & (table["batch"] == 1)
     ]
-    return chosen.set_index("model").rename(columns={"ms": "latency_cpu"})
+    return as_run.set_index("model").rename(columns={"ms": "latency_cpu"})

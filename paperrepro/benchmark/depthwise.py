@@ -11,6 +11,7 @@ import argparse
 import copy
 import csv
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,8 @@ from ..ops import DepthwiseConv2d, depthwise
 from ..ops.depthwise import METHODS, RULE, depthwise_conv2d, gradient_of_kernel
 from ..reparam import reparameterize
 from .latency import FORMATS, all_threads, compare
+
+Network = TypeVar("Network", bound=nn.Module)
 
 CHANNELS = 96
 SIDES = (16, 32, 64)
@@ -63,17 +66,17 @@ def run(*, quick: bool = False, threads: int = 1, progress: bool = True) -> pd.D
             "torch_fft": library_fft(kernel, side, batch, training),
             "nchw": stock(kernel, side, batch, "nchw", training),
         }
-        found = compare(candidates, rounds=3 if training else 9, threads=threads)
-        best = min(found[name].median for name in ("nchw", "channels_last", "torch_fft"))
-        auto = min(found[name].median for name in ("auto_nchw", "auto_channels_last"))
+        comparison = compare(candidates, rounds=3 if training else 9, threads=threads)
+        best = min(comparison[name].median for name in ("nchw", "channels_last", "torch_fft"))
+        auto = min(comparison[name].median for name in ("auto_nchw", "auto_channels_last"))
         row = {"pass": purpose, "batch": batch, "side": side, "kernel": kernel}
-        row |= {"nchw_ms": found["nchw"].median * 1e3}
+        row |= {"nchw_ms": comparison["nchw"].median * 1e3}
         for name in ("channels_last", "torch_fft", "auto_nchw", "auto_channels_last"):
-            row[name] = found.speed_up(name, "nchw")
+            row[name] = comparison.speed_up(name, "nchw")
         row |= {
             "auto_over_best": best / auto,
-            "spread": max(timing.spread for timing in found.timings.values()),
-            "null": found.null,
+            "spread": max(timing.spread for timing in comparison.timings.values()),
+            "null": comparison.null,
         }
         rows.append(row)
     return pd.DataFrame(rows)
@@ -98,17 +101,21 @@ def networks(*, quick: bool = False, threads: int = 1, progress: bool = True) ->
     rows = []
     for name, build in cases.items():
         candidates = {
-            f"{operator}_{format}": build(format, operator == "stock")
+            f"{operator}_{memory_format}": build(memory_format, operator == "stock")
             for operator in ("stock", "auto")
-            for format in FORMATS
+            for memory_format in FORMATS
         }
-        found = compare(candidates, rounds=5, threads=threads, progress=name if progress else None)
+        label = name if progress else None
+        comparison = compare(candidates, rounds=5, threads=threads, progress=label)
         rows.append(
-            {"network": name, "stock_nchw_ms": found["stock_nchw"].median * 1e3}
-            | {each: found.speed_up(each, "stock_nchw") for each in list(candidates)[1:]}
+            {"network": name, "stock_nchw_ms": comparison["stock_nchw"].median * 1e3}
             | {
-                "spread": max(timing.spread for timing in found.timings.values()),
-                "null": found.null,
+                candidate: comparison.speed_up(candidate, "stock_nchw")
+                for candidate in list(candidates)[1:]
+            }
+            | {
+                "spread": max(timing.spread for timing in comparison.timings.values()),
+                "null": comparison.null,
             }
         )
     return pd.DataFrame(rows)
@@ -117,9 +124,9 @@ def networks(*, quick: bool = False, threads: int = 1, progress: bool = True) ->
 def calibrate() -> list[dict[str, object]]:
     """Measure which path of the depthwise convolution is fastest where, and write its rule."""
     cells = [
-        (purpose, format, batch, side)
+        (purpose, memory_format, batch, side)
         for purpose in ("inference", "training", "kernel gradient")
-        for format in FORMATS
+        for memory_format in FORMATS
         for batch in (1, 8)
         for side in (8, *SIDES, 128)
         if side * batch < 1000
@@ -132,7 +139,7 @@ def calibrate() -> list[dict[str, object]]:
     return rows
 
 
-def calibrated(purpose: str, format: str, batch: int, side: int) -> dict[str, object]:
+def calibrated(purpose: str, memory_format: str, batch: int, side: int) -> dict[str, object]:
     """One row of the rule: the fastest path for each kernel, on maps of 96 channels.
 
     The shortest times with one thread and with all are averaged (geometrically). Of two paths
@@ -140,20 +147,21 @@ def calibrated(purpose: str, format: str, batch: int, side: int) -> dict[str, ob
     pattern. Once one of PyTorch's paths in NCHW is five times slower than the best, larger kernels
     skip it.
     """
-    row = {"purpose": purpose, "memory_format": format, "batch": batch, "side": side}
+    row: dict[str, object] = {"purpose": purpose, "memory_format": memory_format}
+    row |= {"batch": batch, "side": side}
     methods = ["stock", "fft"] if purpose == "kernel gradient" else list(METHODS)
-    last = None
+    last = ""
     for kernel in KERNELS:
-        candidates = {m: path(purpose, m, kernel, side, batch, format) for m in methods}
+        candidates = {m: path(purpose, m, kernel, side, batch, memory_format) for m in methods}
         runs = [
             compare(candidates, rounds=3, min_seconds=0.003, threads=threads)
             for threads in sorted({1, all_threads()})
         ]
         cost = {
-            m: np.prod([min(found[m].seconds) for found in runs]) ** (1 / len(runs))
+            m: np.prod([min(comparison[m].seconds) for comparison in runs]) ** (1 / len(runs))
             for m in methods
         }
-        best = min(cost, key=cost.get)
+        best = min(cost, key=lambda method: cost[method])
         if last not in cost or cost[last] > 1.1 * cost[best]:
             last = best
         row[str(kernel)] = last
@@ -161,12 +169,14 @@ def calibrated(purpose: str, format: str, batch: int, side: int) -> dict[str, ob
     return row
 
 
-def tensors(kernel: int, side: int, batch: int, format: str) -> tuple[Tensor, Tensor, Tensor]:
+def tensors(
+    kernel: int, side: int, batch: int, memory_format: str
+) -> tuple[Tensor, Tensor, Tensor]:
     """A map, a kernel and a gradient of the output."""
     generator = torch.Generator().manual_seed(0)
     shape = (batch, CHANNELS, side, side)
     x, gradient = (
-        torch.randn(shape, generator=generator).contiguous(memory_format=FORMATS[format])
+        torch.randn(shape, generator=generator).contiguous(memory_format=FORMATS[memory_format])
         for _ in range(2)
     )
     return x, torch.randn(CHANNELS, 1, kernel, kernel, generator=generator), gradient
@@ -177,11 +187,11 @@ def timed(
     kernel: int,
     side: int,
     batch: int,
-    format: str,
+    memory_format: str,
     training: bool,
 ) -> Callable[[], object]:
     """A call of the operator, with its backward pass in training."""
-    x, weight, gradient = tensors(kernel, side, batch, format)
+    x, weight, gradient = tensors(kernel, side, batch, memory_format)
     if not training:
         return torch.inference_mode()(lambda: operator(x, weight))
     x.requires_grad_()
@@ -189,15 +199,19 @@ def timed(
     return lambda: torch.autograd.grad(operator(x, weight), (x, weight), gradient)
 
 
-def stock(kernel: int, side: int, batch: int, format: str, training: bool) -> Callable[[], object]:
+def stock(
+    kernel: int, side: int, batch: int, memory_format: str, training: bool
+) -> Callable[[], object]:
     def operator(x: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(x, weight, padding=kernel // 2, groups=CHANNELS)
 
-    return timed(operator, kernel, side, batch, format, training)
+    return timed(operator, kernel, side, batch, memory_format, training)
 
 
-def ours(kernel: int, side: int, batch: int, format: str, training: bool) -> Callable[[], object]:
-    return timed(depthwise_conv2d, kernel, side, batch, format, training)
+def ours(
+    kernel: int, side: int, batch: int, memory_format: str, training: bool
+) -> Callable[[], object]:
+    return timed(depthwise_conv2d, kernel, side, batch, memory_format, training)
 
 
 def library_fft(kernel: int, side: int, batch: int, training: bool) -> Callable[[], object]:
@@ -211,13 +225,15 @@ def library_fft(kernel: int, side: int, batch: int, training: bool) -> Callable[
         padded = F.pad(taps, [0, period - taps.shape[-1]] * 2)
         return torch.fft.rfft2(padded.roll((-margin, -margin), (1, 2))).conj()
 
-    kept = {}
+    kept: dict[str, Tensor] = {}
 
     def operator(x: Tensor, weight: Tensor) -> Tensor:
         if weight.requires_grad:
             response = spectrum(weight)
         else:
-            response = kept.setdefault("spectrum", spectrum(weight) if not kept else None)
+            if "spectrum" not in kept:
+                kept["spectrum"] = spectrum(weight)
+            response = kept["spectrum"]
         product = torch.fft.rfft2(x, s=(period, period)) * response
         return torch.fft.irfft2(product, s=(period, period))[..., :side, :side]
 
@@ -225,10 +241,10 @@ def library_fft(kernel: int, side: int, batch: int, training: bool) -> Callable[
 
 
 def path(
-    purpose: str, method: str, kernel: int, side: int, batch: int, format: str
+    purpose: str, method: str, kernel: int, side: int, batch: int, memory_format: str
 ) -> Callable[[], object]:
     """One of the operator's paths, for one purpose of the rule."""
-    x, weight, gradient = tensors(kernel, side, batch, format)
+    x, weight, gradient = tensors(kernel, side, batch, memory_format)
     if purpose == "kernel gradient":
         return torch.inference_mode()(lambda: gradient_of_kernel(x, gradient, weight, method))
     if purpose == "training":
@@ -236,28 +252,45 @@ def path(
     return torch.inference_mode()(lambda: depthwise_conv2d(x, weight, method=method))
 
 
-def with_stock_convolutions(model: nn.Module) -> nn.Module:
+def with_stock_convolutions(model: Network) -> Network:
     """A copy of the network with PyTorch's convolution in place of our operator."""
     model = copy.deepcopy(model)
-    for module in model.modules():
+    for name, module in list(model.named_modules()):
         if isinstance(module, DepthwiseConv2d):
-            module.__class__ = nn.Conv2d
+            model.set_submodule(name, stock_convolution(module))
     return model
 
 
-def replknet_inference(format: str, is_stock: bool) -> Callable[[], object]:
+def stock_convolution(operator: DepthwiseConv2d) -> nn.Conv2d:
+    """PyTorch's convolution with our operator's parameters."""
+    kernel, dilation = operator.kernel_size[0], operator.dilation[0]
+    conv = nn.Conv2d(
+        operator.in_channels,
+        operator.out_channels,
+        kernel,
+        padding=dilation * (kernel // 2),
+        dilation=dilation,
+        groups=operator.groups,
+        bias=operator.bias is not None,
+        device="meta",  # takes no memory and draws no random weights
+    )
+    conv.weight, conv.bias = operator.weight, operator.bias
+    return conv.train(operator.training)
+
+
+def replknet_inference(memory_format: str, is_stock: bool) -> Callable[[], object]:
     torch.manual_seed(0)
     model = reparameterize(build_model("replknet_31b"))
     if is_stock:
         model = with_stock_convolutions(model)
-    model = model.to(memory_format=FORMATS[format])
-    image = torch.randn(1, 3, 224, 224).contiguous(memory_format=FORMATS[format])
+    model = model.to(memory_format=FORMATS[memory_format])
+    image = torch.randn(1, 3, 224, 224).contiguous(memory_format=FORMATS[memory_format])
     return torch.inference_mode()(lambda: model(image))
 
 
-def tiny_step(format: str, is_stock: bool) -> Callable[[], object]:
+def tiny_step(memory_format: str, is_stock: bool) -> Callable[[], object]:
     torch.manual_seed(0)
-    model = build_model(
+    model: nn.Module = build_model(
         "replknet_31b",
         num_classes=10,
         kernels=(31, 31, 31, 31),
@@ -267,8 +300,8 @@ def tiny_step(format: str, is_stock: bool) -> Callable[[], object]:
     )
     if is_stock:
         model = with_stock_convolutions(model)
-    model = model.train().to(memory_format=FORMATS[format])
-    images = torch.randn(8, 3, 128, 128).contiguous(memory_format=FORMATS[format])
+    model = model.train().to(memory_format=FORMATS[memory_format])
+    images = torch.randn(8, 3, 128, 128).contiguous(memory_format=FORMATS[memory_format])
     labels = torch.arange(8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 

@@ -35,8 +35,11 @@ def run(*, quick: bool = False, threads: int = 1, progress: bool = True) -> pd.D
         ours over its maximum, the widest spread and the null comparison.
     """
     torch.manual_seed(0)
-    thin = dict(channels=(8, 16, 32, 64), depths=(1, 1, 1, 1)) if quick else {}
-    trained = build_model("replknet_31b", **thin).eval().requires_grad_(False)
+    if quick:
+        trained = build_model("replknet_31b", channels=(8, 16, 32, 64), depths=(1, 1, 1, 1))
+    else:
+        trained = build_model("replknet_31b")
+    trained = trained.eval().requires_grad_(False)
     as_run = reparameterize(trained)
     released = with_stock_convolutions(trained)
     rows = []
@@ -47,7 +50,7 @@ def run(*, quick: bool = False, threads: int = 1, progress: bool = True) -> pd.D
             "released": lambda image=image: released_map(released, image),
             "recomputed": lambda image=image: released_map(released, image, recompute=True),
         }
-        found = compare(
+        comparison = compare(
             candidates,
             rounds=3,
             threads=threads,
@@ -56,13 +59,13 @@ def run(*, quick: bool = False, threads: int = 1, progress: bool = True) -> pd.D
         ours, theirs = candidates["ours"](), candidates["released"]()
         rows.append(
             {"size": size}
-            | {f"{name}_s": found[name].median for name in candidates}
+            | {f"{name}_s": comparison[name].median for name in candidates}
             | {
-                "over_released": found.speed_up("ours", "released"),
-                "over_recomputed": found.speed_up("ours", "recomputed"),
+                "over_released": comparison.speed_up("ours", "released"),
+                "over_recomputed": comparison.speed_up("ours", "recomputed"),
                 "difference": float((ours - theirs).abs().max() / theirs.max()),
-                "spread": max(timing.spread for timing in found.timings.values()),
-                "null": found.null,
+                "spread": max(timing.spread for timing in comparison.timings.values()),
+                "null": comparison.null,
             }
         )
     return pd.DataFrame(rows)
@@ -85,7 +88,8 @@ def released_map(model: Backbone, image: Tensor, *, recompute: bool = False) -> 
 
 def blocks(model: Backbone) -> list[nn.Module]:
     """What a RepLKNet does up to its last map: the stem's layers, transitions and blocks."""
-    found = list(model.stem)
+    layers = list(model.stem.children())
     for stage in model.stages:
-        found += list(getattr(stage, "downsample", ())) + list(stage.blocks)
-    return found
+        layers += getattr(stage, "downsample", ())
+        layers += stage.get_submodule("blocks").children()
+    return layers

@@ -8,14 +8,17 @@ says how far any other ratio may be trusted.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from timeit import Timer
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from tqdm import tqdm
+
+Name = TypeVar("Name", bound=Hashable)
 
 FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -38,7 +41,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Generic[Name]):
     """Interleaved timings of several candidates.
 
     Attributes:
@@ -46,25 +49,25 @@ class Comparison:
         null: the first candidate's second median over its first; 1 but for noise.
     """
 
-    timings: dict[str, Timing]
+    timings: dict[Name, Timing]
     null: float
 
-    def __getitem__(self, name: str) -> Timing:
+    def __getitem__(self, name: Name) -> Timing:
         return self.timings[name]
 
-    def speed_up(self, name: str, over: str) -> float:
+    def speed_up(self, name: Name, over: Name) -> float:
         """How many times faster a candidate is than another."""
         return self[over].median / self[name].median
 
 
 def compare(
-    candidates: Mapping[str, Callable[[], object]],
+    candidates: Mapping[Name, Callable[[], object]],
     *,
     rounds: int = 9,
     min_seconds: float = 0.02,
     threads: int = 1,
     progress: str | None = None,
-) -> Comparison:
+) -> Comparison[Name]:
     """Time functions without arguments against each other.
 
     Args:
@@ -100,7 +103,7 @@ def compare(
             for index in shuffle.permutation(len(timers)):
                 seconds[index].append(timers[index].timeit(calls[index]) / calls[index])
                 bar.update()
-    timings = [Timing(tuple(each)) for each in seconds]
+    timings = [Timing(tuple(times)) for times in seconds]
     return Comparison(
         {name: timing for name, timing in zip(names, timings, strict=True) if name is not None},
         null=timings[-1].median / timings[0].median,

@@ -86,59 +86,67 @@ def run(
     Raises:
         ValueError: an unknown network, or a library that is missing.
     """
-    networks, facts = {}, {}
+    networks: dict[tuple[str, str], nn.Module] = {}
+    macs: dict[tuple[str, str], int] = {}
+    facts: dict[tuple[str, str], dict[str, object]] = {}
     names = names or (QUICK if quick else NETWORKS)
     for name in tqdm(names, desc="Building", leave=False, disable=not progress):
         model = find_network(name).model.requires_grad_(False)
         for form, network in (("training", model), ("fused", as_run(model))):
             networks[name, form] = network
+            macs[name, form] = count_macs(network, SIZE)
             facts[name, form] = {
                 "model": name,
                 "library": library_of(network),
                 "form": form,
                 "params": count_parameters(network),
-                "macs": count_macs(network, SIZE),
+                "macs": macs[name, form],
             }
     rows = []
     for batch in (1,) if quick else (1, 8):
-        chosen = {
+        selected = {
             key: network
             for key, network in networks.items()
-            if batch == 1 or (key[1] == "fused" and facts[key]["macs"] < 5e9)
+            if batch == 1 or (key[1] == "fused" and macs[key] < 5e9)
         }
-        for format in FORMATS if chosen else ():
-            label = f"Batch {batch}, {format}" if progress else None
-            found = race(chosen, batch, format, rounds=5, threads=threads, progress=label)
-            for key in chosen:
-                seconds = found[" ".join(key)].median
+        for memory_format in FORMATS if selected else ():
+            label = f"Batch {batch}, {memory_format}" if progress else None
+            comparison = race(selected, batch, memory_format, threads=threads, progress=label)
+            for key in selected:
+                seconds = comparison[" ".join(key)].median
                 rows.append(
                     facts[key]
                     | {
-                        "memory_format": format,
+                        "memory_format": memory_format,
                         "batch": batch,
                         "ms": seconds * 1e3,
-                        "spread": found[" ".join(key)].spread,
+                        "spread": comparison[" ".join(key)].spread,
                         "images_per_s": batch / seconds,
-                        "gmacs_per_s": batch * facts[key]["macs"] / seconds / 1e9,
-                        "null": found.null,
+                        "gmacs_per_s": batch * macs[key] / seconds / 1e9,
+                        "null": comparison.null,
                     }
                 )
     return pd.DataFrame(rows)
 
 
 def race(
-    networks: dict[tuple[str, str], nn.Module], batch: int, format: str, **settings
-) -> Comparison:
+    networks: dict[tuple[str, str], nn.Module],
+    batch: int,
+    memory_format: str,
+    *,
+    threads: int,
+    progress: str | None,
+) -> Comparison[str]:
     """Time the networks, which are brought into the memory format, on the same random images."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, SIZE, SIZE, generator=generator)
-    images = images.contiguous(memory_format=FORMATS[format])
+    images = images.contiguous(memory_format=FORMATS[memory_format])
     infer = torch.inference_mode()(lambda network: network(images))
     candidates = {
-        " ".join(key): partial(infer, network.to(memory_format=FORMATS[format]))
+        " ".join(key): partial(infer, network.to(memory_format=FORMATS[memory_format]))
         for key, network in networks.items()
     }
-    return compare(candidates, **settings)
+    return compare(candidates, rounds=5, threads=threads, progress=progress)
 
 
 def library_of(network: nn.Module) -> str:
@@ -150,9 +158,9 @@ def as_run(model: nn.Module) -> nn.Module:
     if isinstance(model, Backbone):
         return reparameterize(model)
     if library_of(model) == "timm":
-        import timm
+        from timm.utils import reparameterize_model
 
-        return fold_norms(timm.utils.reparameterize_model(model))
+        return fold_norms(reparameterize_model(model))
     return fold_norms(copy.deepcopy(model))
 
 
@@ -173,11 +181,13 @@ def fold_norms(model: nn.Module) -> nn.Module:
             if before.target is torch.ops.aten.conv2d.default and len(before.users) == 1:
                 conv = model.get_submodule(owner(before.args[1]))
                 norm = model.get_submodule(owner(scale))
+                if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+                    raise TypeError(f"cannot fold {type(norm).__name__} into {type(conv).__name__}")
                 conv.weight, conv.bias = fuse_conv_bn_weights(
                     conv.weight,
                     conv.bias,
-                    norm.running_mean,
-                    norm.running_var,
+                    norm.get_buffer("running_mean"),
+                    norm.get_buffer("running_var"),
                     norm.eps,
                     norm.weight,
                     norm.bias,

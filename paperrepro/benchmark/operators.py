@@ -62,19 +62,19 @@ def t_shaped(pconv: PConv, pointwise: nn.Conv2d) -> nn.Conv2d:
     """
     c_p, conv = pconv.convolved, pconv.conv
     mixed = pointwise.weight[:, :, 0, 0]
+    center = conv.kernel_size[0] // 2
     dense = nn.Conv2d(
         pointwise.in_channels,
         pointwise.out_channels,
-        conv.kernel_size,
-        padding=conv.padding,
+        conv.kernel_size[0],
+        padding=center,
         bias=pointwise.bias is not None,
         dtype=mixed.dtype,
     )
-    center = conv.kernel_size[0] // 2
     dense.weight.zero_()
     dense.weight[:, :c_p] = torch.einsum("om,mihw->oihw", mixed[:, :c_p], conv.weight)
     dense.weight[:, c_p:, center, center] = mixed[:, c_p:]
-    if pointwise.bias is not None:
+    if pointwise.bias is not None and dense.bias is not None:
         dense.bias.copy_(pointwise.bias)
     return dense
 
@@ -156,26 +156,26 @@ def run(*, quick: bool = False, threads: int = 1, progress: bool = True) -> pd.D
     rows = []
     for batch, channels, side in tqdm(cells, desc="Operators", disable=not progress):
         candidates = {
-            (format, name): stack(operator, channels, side, batch, format)
-            for format in formats
+            (memory_format, name): stack(operator, channels, side, batch, memory_format)
+            for memory_format in formats
             for name, operator in OPERATORS.items()
         }
-        found = compare(candidates, rounds=9 if batch == 1 else 5, threads=threads)
-        for (format, name), timing in found.timings.items():
+        comparison = compare(candidates, rounds=9 if batch == 1 else 5, threads=threads)
+        for (memory_format, name), timing in comparison.timings.items():
             macs, memory = size_of(name, channels, side)
             rows.append(
                 {
                     "batch": batch,
                     "channels": channels,
                     "side": side,
-                    "memory_format": format,
+                    "memory_format": memory_format,
                     "operator": name,
                     "mmacs": LAYERS * macs / 1e6,
                     "maccesses": LAYERS * memory / 1e6,
                     "ms": timing.median * 1e3,
                     "spread": timing.spread,
                     "gmacs_per_s": LAYERS * macs * batch / timing.median / 1e9,
-                    "null": found.null,
+                    "null": comparison.null,
                 }
             )
     return pd.DataFrame(rows)
@@ -199,18 +199,20 @@ def forms(*, quick: bool = False, threads: int = 1, progress: bool = True) -> pd
     for name, batch, candidates in tqdm(
         cells_of_forms(quick), "Forms of PConv", disable=not progress
     ):
-        found = compare(candidates, rounds=9 if batch == 1 else 5, threads=threads)
-        for (format, form), timing in found.timings.items():
+        comparison = compare(candidates, rounds=9 if batch == 1 else 5, threads=threads)
+        for (memory_format, form), timing in comparison.timings.items():
             rows.append(
                 {
                     "network": name,
                     "batch": batch,
-                    "memory_format": format,
+                    "memory_format": memory_format,
                     "form": form,
                     "ms": timing.median * 1e3,
                     "spread": timing.spread,
-                    "over_split_cat": found.speed_up((format, form), (format, "split_cat")),
-                    "null": found.null,
+                    "over_split_cat": comparison.speed_up(
+                        (memory_format, form), (memory_format, "split_cat")
+                    ),
+                    "null": comparison.null,
                 }
             )
     return pd.DataFrame(rows)
@@ -228,8 +230,8 @@ def cells_of_forms(quick: bool) -> Iterator[tuple[str, int, Candidates]]:
                 f"PConv x10, {channels}x{side}x{side}",
                 batch,
                 {
-                    (format, form): stack(operator, channels, side, batch, format)
-                    for format in formats
+                    (memory_format, form): stack(operator, channels, side, batch, memory_format)
+                    for memory_format in formats
                     for form, operator in FORMS.items()
                 },
             )
@@ -239,16 +241,16 @@ def cells_of_forms(quick: bool) -> Iterator[tuple[str, int, Candidates]]:
             name,
             1,
             {
-                (format, form): fasternet(name, form, format)
-                for format in formats
+                (memory_format, form): fasternet(name, form, memory_format)
+                for memory_format in formats
                 for form in ("split_cat", "slicing")
             },
         )
 
 
-def fasternet(variant: str, form: str, format: str) -> Callable[[], object]:
+def fasternet(variant: str, form: str, memory_format: str) -> Callable[[], object]:
     """A call of a fused FasterNet with one image."""
     torch.manual_seed(0)
-    model = reparameterize(build_model(variant, mode=form)).to(memory_format=FORMATS[format])
-    image = torch.randn(1, 3, 224, 224).contiguous(memory_format=FORMATS[format])
+    model = reparameterize(build_model(variant, mode=form)).to(memory_format=FORMATS[memory_format])
+    image = torch.randn(1, 3, 224, 224).contiguous(memory_format=FORMATS[memory_format])
     return torch.inference_mode()(lambda: model(image))

@@ -10,21 +10,28 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib.util import find_spec
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch._inductor import aoti_compile_and_package, aoti_load_package
-from torch._inductor.cpp_builder import get_cpp_compiler
-from torch._inductor.exc import InvalidCxxCompiler
-from torch._inductor.utils import fresh_inductor_cache
 from tqdm import tqdm
 
 from ..networks import find_network
 from .latency import compare, torch_threads
 from .models import SIZE, as_run
+
+try:  # PyTorch has no public names for these
+    from torch._inductor import aoti_compile_and_package, aoti_load_package
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+    from torch._inductor.utils import fresh_inductor_cache
+except ImportError:
+    HAS_INDUCTOR = False
+else:
+    HAS_INDUCTOR = True
 
 Run = Callable[[Tensor], Tensor]
 
@@ -149,7 +156,7 @@ def run(
         check_name(runtime)
     runtimes = list(dict.fromkeys(["eager", *runtimes]))
     if quick:
-        cases, runtimes = cases[:1], [each for each in runtimes if each not in COMPILERS]
+        cases, runtimes = cases[:1], [name for name in runtimes if name not in COMPILERS]
     rows = []
     for name, batch in tqdm(cases, desc="Runtimes", disable=not progress):
         rows += run_case(name, batch, runtimes, threads, progress)
@@ -172,7 +179,7 @@ def run_case(
             row = {"model": name, "batch": batch, "form": form, "runtime": runtime}
             row["note"] = missing(runtime)
             if not row["note"]:
-                with torch_threads(threads), fresh_inductor_cache():
+                with torch_threads(threads), fresh_cache():
                     start = time.perf_counter()
                     prepared = prepare(runtime, model, images)
                     logits = prepared(images)
@@ -181,16 +188,16 @@ def run_case(
                 candidates[f"{form} {runtime}"] = partial(prepared, images)
             rows[f"{form} {runtime}"] = row
     label = f"{name}, batch {batch}" if progress else None
-    found = compare(candidates, rounds=7, min_seconds=0.05, threads=threads, progress=label)
+    comparison = compare(candidates, rounds=7, min_seconds=0.05, threads=threads, progress=label)
     for candidate in candidates:
-        seconds = found[candidate].median
+        seconds = comparison[candidate].median
         rows[candidate] |= {
             "ms": seconds * 1e3,
-            "spread": found[candidate].spread,
+            "spread": comparison[candidate].spread,
             "images_per_s": batch / seconds,
-            "over_unfused": found.speed_up(candidate, "unfused eager"),
-            "over_fused": found.speed_up(candidate, "fused eager"),
-            "null": found.null,
+            "over_unfused": comparison.speed_up(candidate, "unfused eager"),
+            "over_fused": comparison.speed_up(candidate, "fused eager"),
+            "null": comparison.null,
         }
     return list(rows.values())
 
@@ -224,12 +231,19 @@ def missing(runtime: str) -> str:
     absent = [name for name in PACKAGES.get(runtime, ()) if find_spec(name) is None]
     if absent:
         return f'{", ".join(absent)} not installed: pip install "paperrepro[runtimes]"'
+    if runtime in COMPILERS and not HAS_INDUCTOR:
+        return f"torch {torch.__version__} has moved the compiler that this used up to 2.15"
     if runtime in COMPILERS:
         try:
             get_cpp_compiler()
         except InvalidCxxCompiler:
             return "no C++ compiler: install g++ or clang++"
     return ""
+
+
+def fresh_cache() -> AbstractContextManager[object]:
+    """A cache of its own for what is compiled, so that none of it was compiled before."""
+    return fresh_inductor_cache() if HAS_INDUCTOR else nullcontext()
 
 
 def inference(function: Run) -> Run:
@@ -239,4 +253,5 @@ def inference(function: Run) -> Run:
 def to_onnx(model: nn.Module, images: Tensor) -> bytes:
     """The network as an ONNX file, by way of `torch.export`."""
     program = torch.onnx.export(model, (images,), dynamo=True, verbose=False)
+    assert program is not None  # only dynamo=False gives none
     return program.model_proto.SerializeToString()

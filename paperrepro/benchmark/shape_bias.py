@@ -5,6 +5,7 @@ read, decoded and normalised, interleaved with the networks' answers to it.
 """
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -26,31 +27,31 @@ def run(quick: bool = False, threads: int = 1) -> pd.DataFrame:
         `loading_ms`, `network_ms`, `network_share` of their sum, and `seconds` of both for 1,280
         images, one process doing both in turn; `null` as in every benchmark.
     """
-    found = {name: find_network(name) for name in NETWORKS[: 2 if quick else None]}
+    networks = {name: find_network(name) for name in NETWORKS[: 2 if quick else None]}
     with tempfile.TemporaryDirectory() as folder:
-        stimuli = Stimuli(png_copies(Path(folder)), next(iter(found.values())).transform)
+        stimuli = Stimuli(png_copies(Path(folder)), next(iter(networks.values())).transform)
 
         def load() -> torch.Tensor:
             return torch.stack([stimuli[i][0] for i in range(len(stimuli))])
 
         batch = load()
         candidates = {"loading": load} | {
-            name: lambda model=each.model: answer(model, batch) for name, each in found.items()
+            name: partial(answer, network.model, batch) for name, network in networks.items()
         }
         times = compare(
             candidates, rounds=3 if quick else 5, threads=threads, progress="Shape bias"
         )
-    loading = times["loading"].median / len(stimuli)
+    loading_s = times["loading"].median / len(stimuli)
     rows = []
-    for name in found:
-        network = times[name].median / len(stimuli)
+    for name in networks:
+        network_s = times[name].median / len(stimuli)
         rows.append(
             {
                 "network": name,
-                "loading_ms": 1000 * loading,
-                "network_ms": 1000 * network,
-                "network_share": network / (loading + network),
-                "seconds": IMAGES * (loading + network),
+                "loading_ms": 1000 * loading_s,
+                "network_ms": 1000 * network_s,
+                "network_share": network_s / (loading_s + network_s),
+                "seconds": IMAGES * (loading_s + network_s),
                 "spread": max(times[name].spread, times["loading"].spread),
                 "null": times.null,
             }

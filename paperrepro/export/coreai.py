@@ -81,10 +81,10 @@ def export_coreai(
     )
     with temporary_folder(path) as folder:
         converter.to_coreai().save_asset(Path(folder) / path.name)
-        found = asyncio.run(execute(Path(folder) / path.name, image / 255))
+        executed = asyncio.run(execute(Path(folder) / path.name, image / 255))
         replace(Path(folder) / path.name, path)
     seconds = time.perf_counter() - start
-    return CoreAIReport(path, package_bytes(path), relative_error(found, logits), seconds)
+    return CoreAIReport(path, package_bytes(path), relative_error(executed, logits), seconds)
 
 
 async def execute(path: Path, image: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -29,7 +30,7 @@ from ..datasets import Shapes
 from ..models import IMAGENET, Backbone, family_of
 from ..reparam import reparameterize
 from . import mil
-from .package import coremltools, quiet
+from .package import coremltools, need_tensor, quiet
 
 PRECISIONS = ("float16", "float32")
 TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
@@ -38,7 +39,7 @@ COMPUTE_UNITS = ("ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY")
 # Each with its function in coremltools.optimize.coreml, its configuration and the oldest target.
 # Arrays of at most 2048 numbers stay as they are; in int4 also those whose input channels are no
 # multiple of 32.
-COMPRESSIONS = {
+COMPRESSIONS: dict[str, tuple[tuple[str, str, str], dict[str, object]]] = {
     "int8": (
         ("linear_quantize_weights", "OpLinearQuantizerConfig", "iOS16"),
         {"mode": "linear_symmetric", "dtype": "int8"},
@@ -93,9 +94,9 @@ class Settings:
             ValueError: `export_coreml` did not make it.
         """
         try:
-            found = json.loads(program.metadata["paperrepro.settings"])
-            pair = {key: tuple(found[key]) for key in ("mean", "std")}
-            return cls(**(found | pair))
+            settings = json.loads(program.metadata["paperrepro.settings"])
+            pair = {key: tuple(settings[key]) for key in ("mean", "std")}
+            return cls(**(settings | pair))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{program.path} does not say how it was made, because export_coreml did not make "
@@ -130,11 +131,14 @@ class ExportReport:
     seconds: float
 
 
-class Prepared(nn.Module):
+class WithNormalization(nn.Module):
     """A network with the normalisation before it and, for a classifier, a softmax after it.
 
     Images `(N, 3, H, W)` of 0 to 1 to logits or probabilities `(N, classes)`.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, network: nn.Module, settings: Settings, *, softmax: bool) -> None:
         super().__init__()
@@ -209,7 +213,7 @@ def export_coreml(
         golden = golden_path(package)
         save(converted, package)
         program = mil.load(package)
-        found = logits_of(program, golden_image, mode=precision)
+        executed = logits_of(program, golden_image, mode=precision)
         content = {"image": golden_image, "logits": logits}
         safetensors.torch.save_file(content, golden)
         replace(package, path)
@@ -218,37 +222,41 @@ def export_coreml(
         path=path,
         golden=golden_path(path),
         frontend=frontend,
-        operations=dict(Counter(each.type for each in program.operations)),
+        operations=dict(Counter(operation.type for operation in program.operations)),
         stored_bytes=package_bytes(path),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        compressed=sum(bool(each.compression) for each in program.constants.values()),
-        error=relative_error(found, logits),
+        compressed=sum(bool(constant.compression) for constant in program.constants.values()),
+        error=relative_error(executed, logits),
         seconds=time.perf_counter() - start,
     )
 
 
-def convert(network: nn.Module, settings: Settings, labels: Sequence[str] | None):
+def convert(
+    network: nn.Module, settings: Settings, labels: Sequence[str] | None
+) -> tuple[Any, str]:
     """The converted model, and the way by which it was converted.
 
     Raises:
         ValueError: neither `torch.export` nor tracing led to a model.
     """
     ct = coremltools()
-    prepared = Prepared(network, settings, softmax=labels is not None).eval()
+    normalized = WithNormalization(network, settings, softmax=labels is not None).eval()
     example = torch.rand(1, 3, settings.size, settings.size)
     if settings.image:
         entry = ct.ImageType(name="image", shape=example.shape, scale=1 / 255)
     else:
         entry = ct.TensorType(name="image", shape=example.shape, dtype=np.float32)
-    options = {"classifier_config": ct.ClassifierConfig(list(labels))} if labels else {}
-    if not labels:
-        options["outputs"] = [ct.TensorType(name="logits", dtype=np.float32)]
+    options: dict[str, Any]
+    if labels:
+        options = {"classifier_config": ct.ClassifierConfig(list(labels))}
+    else:
+        options = {"outputs": [ct.TensorType(name="logits", dtype=np.float32)]}
     reasons = []
     for frontend, capture in FRONTENDS.items():
         try:
             with quiet(), torch.no_grad():
                 model = ct.convert(
-                    capture(prepared, example),
+                    capture(normalized, example),
                     convert_to="mlprogram",
                     inputs=[entry],
                     minimum_deployment_target=ct.target[settings.target],
@@ -272,7 +280,7 @@ def exported(model: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
 FRONTENDS = {"torch.export": exported, "torch.jit.trace": torch.jit.trace}
 
 
-def compressed(model, method: str | None):
+def compressed(model: Any, method: str | None) -> Any:
     """The model with compressed weights.
 
     Raises:
@@ -283,10 +291,10 @@ def compressed(model, method: str | None):
     (function, config, _), options = COMPRESSIONS[method]
     from coremltools.optimize import coreml as optimize
 
-    chosen = optimize.OptimizationConfig(global_config=getattr(optimize, config)(**options))
+    configuration = optimize.OptimizationConfig(global_config=getattr(optimize, config)(**options))
     try:
         with quiet():
-            return getattr(optimize, function)(model, chosen)
+            return getattr(optimize, function)(model, configuration)
     except ImportError as error:
         raise ValueError(
             f'{method} needs scikit-learn: pip install "paperrepro[export]"'
@@ -299,10 +307,10 @@ def reference(network: nn.Module, settings: Settings, images: Tensor) -> Tensor:
     Raises:
         ValueError: the network does not take them, or does not give logits.
     """
-    prepared = Prepared(network, settings, softmax=False)
+    normalized = WithNormalization(network, settings, softmax=False)
     try:
         with torch.no_grad():
-            logits = torch.cat([prepared(image.unsqueeze(0) / 255) for image in images])
+            logits = torch.cat([normalized(image.unsqueeze(0) / 255) for image in images])
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"the network takes no images of {settings.size} pixels: {first_line(error)}"
@@ -312,39 +320,43 @@ def reference(network: nn.Module, settings: Settings, images: Tensor) -> Tensor:
     return logits
 
 
-def logits_of(program: mil.Program, images: Tensor, mode: str, hook: mil.Hook | None = None):
+def logits_of(
+    program: mil.Program, images: Tensor, mode: str, hook: mil.Hook | None = None
+) -> Tensor:
     """The logits `(N, classes)` of a package of ours for images `(N, 3, H, W)` of 0 to 255: its
     output or, of a classifier, what goes into the softmax."""
     (name,) = program.inputs
     wanted = "logits"
     if wanted not in program.outputs:
-        (softmax,) = [each for each in program.operations if each.type == "softmax"]
-        wanted = softmax.inputs["x"]
+        (softmax,) = [operation for operation in program.operations if operation.type == "softmax"]
+        wanted = str(softmax.inputs["x"])
     images = images.float() if Settings.of(program).image else images / 255
-    found = []
+    logits: list[Tensor] = []
 
-    def keep(operation: mil.Operation, results: tuple) -> None:
+    def keep(operation: mil.Operation, results: tuple[object, ...]) -> None:
         if wanted in operation.outputs:
-            found.append(results[list(operation.outputs).index(wanted)])
+            logits.append(need_tensor(results[list(operation.outputs).index(wanted)]))
         if hook:
             hook(operation, results)
 
     for image in images:
         program({name: image.unsqueeze(0)}, mode, keep)
-    return torch.cat(found)
+    return torch.cat(logits)
 
 
 def labels_of(program: mil.Program) -> list[str] | None:
     """The names of a classifier's classes in their order."""
     for operation in program.operations:
         if operation.type == "classify":
-            return mil.constant(program, operation.inputs["classes"]).value
+            classes = mil.constant(program, operation.inputs["classes"])
+            if classes is not None and isinstance(classes.value, list):
+                return classes.value
     return None
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
+def relative_error(logits: Tensor, expected: Tensor) -> float:
     """The largest relative L2 error of a row of logits."""
-    difference = (found.double() - expected.double()).norm(dim=1)
+    difference = (logits.double() - expected.double()).norm(dim=1)
     return (difference / expected.double().norm(dim=1)).max().item()
 
 
@@ -358,7 +370,7 @@ def check_arguments(
         ("compress", compress, (None, *COMPRESSIONS)),
     ):
         if value not in allowed:
-            known = ", ".join(str(each) for each in allowed)
+            known = ", ".join(map(str, allowed))
             raise ValueError(f"unknown {name} {value!r}; use one of {known}")
     if size < 1:
         raise ValueError(f"size is {size}; an image has at least one pixel")
@@ -371,9 +383,9 @@ def check_arguments(
 def check_path(path: Path, overwrite: bool) -> None:
     if path.suffix != ".mlpackage":
         raise ValueError(f"{path} is no name for a package: it must end in .mlpackage")
-    for each in (path, golden_path(path)):
-        if each.exists() and not overwrite:
-            raise FileExistsError(f"{each} exists; choose another path, or overwrite it")
+    for output in (path, golden_path(path)):
+        if output.exists() and not overwrite:
+            raise FileExistsError(f"{output} exists; choose another path, or overwrite it")
 
 
 def check_labels(labels: Sequence[str] | None, logits: Tensor) -> None:
@@ -390,21 +402,23 @@ def check_labels(labels: Sequence[str] | None, logits: Tensor) -> None:
         )
 
 
-def normalization(model: nn.Module, normalize: bool | Normalization) -> Normalization:
+def normalization(
+    model: nn.Module, normalize: bool | Normalization
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel; empty for none."""
     if normalize is False:
         return (), ()
     if normalize is True:
-        prepared = getattr(model, "input", None)
-        return (prepared.mean, prepared.std) if prepared else IMAGENET
-    mean, std = (tuple(map(float, each)) for each in normalize)
+        preparation = getattr(model, "input", None)
+        return (preparation.mean, preparation.std) if preparation else IMAGENET
+    mean, std = (tuple(map(float, values)) for values in normalize)
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise ValueError(f"normalize is {normalize}; it takes three means and positive deviations")
     return mean, std
 
 
 def describe(
-    converted, model: nn.Module, network: nn.Module, classes: int, compute_units: str
+    converted: Any, model: nn.Module, network: nn.Module, classes: int, compute_units: str
 ) -> None:
     """Write into the package what it is."""
     name = getattr(model, "variant", None) or type(model).__name__
@@ -414,7 +428,7 @@ def describe(
         family = family_of(model.variant)
         source = str(family.paper or "")
         converted.license = "The code: MIT. The weights: MIT where paperrepro trained them"
-        if release := family.releases.get(model.variant):
+        if model.variant and (release := family.releases.get(model.variant)):
             converted.license += f"; released ones: {release.page}"
     converted.short_description = f"{name}. {source}".strip()
     converted.author = "paperrepro"
@@ -423,7 +437,9 @@ def describe(
         {
             "paperrepro.network": name,
             "paperrepro.classes": str(classes),
-            "paperrepro.parameters": str(sum(each.numel() for each in network.parameters())),
+            "paperrepro.parameters": str(
+                sum(parameter.numel() for parameter in network.parameters())
+            ),
             "paperrepro.weights_sha256": weights_sha256(model),
             "paperrepro.compute_units": compute_units,
         }
@@ -439,13 +455,13 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def save(converted, package: Path) -> None:
+def save(converted: Any, package: Path) -> None:
     with quiet():
         converted.save(str(package))
     (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
 
 
-def temporary_folder(path: Path) -> tempfile.TemporaryDirectory:
+def temporary_folder(path: Path) -> tempfile.TemporaryDirectory[str]:
     """A folder beside the path, removed at the end.
 
     Raises:

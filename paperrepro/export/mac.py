@@ -7,7 +7,9 @@ proves that the table is put together rightly, not that Core ML is called rightl
 import os
 import platform
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,26 +60,26 @@ def compare_on_mac(
     rows = []
     for unit in tqdm(COMPUTE_UNITS, desc="Compute units", disable=not progress):
         model = load(path, unit)
-        found = as_tensor(model.predict(entry), labels)
-        row = {
+        predicted = as_tensor(model.predict(entry), labels)
+        row: dict[str, object] = {
             "compute_units": unit,
-            "error": relative_error(found, expected),
-            "same_answer": bool((found.argmax(1) == expected.argmax(1)).all()),
+            "error": relative_error(predicted, expected),
+            "same_answer": bool((predicted.argmax(1) == expected.argmax(1)).all()),
         }
         for name, timing in PROTOCOLS.items() if protocols else ():
-            times = time_inferences(timing, lambda unit=unit: prepared(path, unit, entry))
+            times = time_inferences(timing, partial(prepared, path, unit, entry))
             row[f"{name}_ms"] = 1e3 * latency(times, timing)
         rows.append(row | devices(model.get_compiled_model_path(), unit))
     return pd.DataFrame(rows)
 
 
-def load(path: Path, unit: str):
+def load(path: Path, unit: str) -> Any:
     """A package, loaded by Core ML for a compute unit."""
     ct = coremltools()
     return ct.models.MLModel(str(path), compute_units=ct.ComputeUnit[unit])
 
 
-def prepared(path: Path, unit: str, entry: dict) -> Callable[[], object]:
+def prepared(path: Path, unit: str, entry: dict[str, Any]) -> Callable[[], object]:
     """A function that runs the package once."""
     model = load(path, unit)
     return lambda: model.predict(entry)
@@ -90,10 +92,10 @@ def as_input(image: Tensor, is_image: bool) -> Image.Image | np.ndarray:
     return (image / 255).numpy()
 
 
-def as_tensor(outputs: dict, labels: list[str] | None) -> Tensor:
+def as_tensor(outputs: dict[str, Any], labels: list[str] | None) -> Tensor:
     """What Core ML predicts as `(1, classes)`, in the order of the classes."""
     if labels:
-        (probabilities,) = [each for each in outputs.values() if isinstance(each, dict)]
+        (probabilities,) = [output for output in outputs.values() if isinstance(output, dict)]
         return torch.tensor([[probabilities[label] for label in labels]])
     return torch.as_tensor(np.asarray(outputs["logits"])).reshape(1, -1)
 

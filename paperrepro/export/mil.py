@@ -18,16 +18,31 @@ operation are float32; an accelerator may sum in half precision.
 
 import inspect
 import math
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .package import TORCH_TYPES, Bound, Literal, MilError, Operation, Type, fits, read, unpack
+from .package import (
+    TORCH_TYPES,
+    Binding,
+    Bound,
+    Literal,
+    MilError,
+    Operation,
+    Type,
+    bounds_of,
+    fits,
+    need_tensor,
+    read,
+    unpack,
+)
 
 MODES = ("float64", "float32", "float16")
 CASTS = {
@@ -36,7 +51,8 @@ CASTS = {
     "fp32": torch.float32,
     "int32": torch.int32,
 }
-Hook = Callable[[Operation, tuple], None]
+Hook = Callable[[Operation, tuple[object, ...]], None]
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,11 @@ class Constant:
     value: object
     stored_bytes: int
     compression: str = ""
-    parts: dict[str, object] | None = None
+    parts: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def tensor(self) -> Tensor:
+        return need_tensor(self.value)
 
 
 @dataclass(frozen=True)
@@ -130,7 +150,7 @@ class Program:
             raise ValueError(
                 f"{self.path} takes {', '.join(self.inputs)}, not {', '.join(inputs) or 'a tensor'}"
             )
-        values = {}
+        values: dict[str, object] = {}
         for name, declared in self.inputs.items():
             if not fits(inputs[name].shape, declared.shape):
                 raise ValueError(
@@ -140,7 +160,9 @@ class Program:
             values[name] = stored(inputs[name].to(TORCH_TYPES[declared.dtype]), declared, mode)
         return values
 
-    def execute(self, operation: Operation, values: dict[str, object], mode: str) -> tuple:
+    def execute(
+        self, operation: Operation, values: dict[str, object], mode: str
+    ) -> tuple[object, ...]:
         """The results of one operation, each as the mode keeps it."""
 
         def value(bound: Bound) -> object:
@@ -149,8 +171,12 @@ class Program:
             return values[bound] if bound in values else wide(self.constants[bound].value, mode)
 
         arguments = {
-            parameter: [value(each) for each in bound] if parameter == "values" else value(bound)
-            for parameter, bound in operation.inputs.items()
+            parameter: (
+                [value(bound) for bound in binding]
+                if isinstance(binding, tuple)
+                else value(binding)
+            )
+            for parameter, binding in operation.inputs.items()
         }
         results = evaluate(operation.type, arguments)
         results = tuple(results) if isinstance(results, list | tuple) else (results,)
@@ -160,7 +186,7 @@ class Program:
         return tuple(stored(*pair, mode) for pair in zip(results, declared, strict=True))
 
 
-def load(path: str | Path) -> Program:
+def load(path: str | os.PathLike[str]) -> Program:
     """The program of a package, its constants decompressed.
 
     Args:
@@ -186,6 +212,8 @@ def load(path: str | Path) -> Program:
         known |= operation.outputs.keys()
         if operation.type == "const":
             literal = operation.inputs["val"]
+            if not isinstance(literal, Literal):
+                raise MilError(f"{path}: the constant {operation.name!r} has no value")
             constants[operation.name] = Constant(literal.value, literal.stored_bytes)
         elif operation.type.startswith("constexpr_"):
             constants[operation.name] = decompressed(operation, constants, path)
@@ -200,22 +228,25 @@ def load(path: str | Path) -> Program:
 
 def decompressed(operation: Operation, constants: dict[str, Constant], path: Path) -> Constant:
     """The value of an operation whose operands are constants."""
-    found = {
-        parameter: bound if isinstance(bound, Literal) else constants[bound]
-        for parameter, bound in operation.inputs.items()
-    }
-    parts = {parameter: each.value for parameter, each in found.items()}
+    stored_parts: dict[str, Literal | Constant] = {}
+    for parameter, bound in operation.inputs.items():
+        if isinstance(bound, tuple):
+            raise MilError(f"{path}: {operation.type} {operation.name!r}: {parameter} has several")
+        stored_parts[parameter] = bound if isinstance(bound, Literal) else constants[bound]
+    parts = {parameter: part.value for parameter, part in stored_parts.items()}
     (declared,) = operation.outputs.values()
     try:
-        value = stored(evaluate(operation.type, parts), declared, "float32")
+        value = need_tensor(stored(evaluate(operation.type, parts), declared, "float32"))
     except (RuntimeError, ValueError, IndexError) as error:
         raise MilError(f"{path}: {operation.type} {operation.name!r}: {error}") from error
-    size = sum(each.stored_bytes for each in found.values())
+    size = sum(part.stored_bytes for part in stored_parts.values())
     return Constant(value.to(TORCH_TYPES[declared.dtype]), size, operation.type, parts)
 
 
-def constant(program: Program, bound: Bound) -> Constant | None:
+def constant(program: Program, bound: Binding) -> Constant | None:
     """The constant that a parameter is bound to, or None where it is computed."""
+    if isinstance(bound, tuple):
+        return None
     if isinstance(bound, Literal):
         return Constant(bound.value, bound.stored_bytes)
     return program.constants.get(bound)
@@ -223,10 +254,12 @@ def constant(program: Program, bound: Bound) -> Constant | None:
 
 def operands(operation: Operation) -> list[str]:
     """The names of the values that an operation uses, in the order of its parameters."""
-    bounds = []
-    for bound in operation.inputs.values():
-        bounds += bound if isinstance(bound, tuple) else (bound,)
-    return [bound for bound in bounds if isinstance(bound, str)]
+    return [
+        bound
+        for binding in operation.inputs.values()
+        for bound in bounds_of(binding)
+        if isinstance(bound, str)
+    ]
 
 
 def wide(value: object, mode: str) -> object:
@@ -265,15 +298,15 @@ def evaluate(kind: str, arguments: dict[str, object]) -> object:
     return OPERATIONS[kind](**arguments)
 
 
-def unary(function: Callable) -> Callable:
+def unary(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return lambda x: function(x)
 
 
-def binary(function: Callable) -> Callable:
+def binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, y: function(x, y)
 
 
-def reduction(function: Callable) -> Callable:
+def reduction(function: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> Callable[..., Tensor]:
     return lambda x, axes=None, keep_dims=False: function(
         x, numbers(axes) or tuple(range(x.ndim)), bool(keep_dims)
     )
@@ -287,7 +320,7 @@ def numbers(values: Tensor | None) -> tuple[int, ...]:
 TORCH_UNARY = "abs ceil cos erf exp floor logical_not relu sigmoid sign sin sqrt square tanh"
 TORCH_BINARY = "add logical_and logical_or maximum minimum mul pow sub"
 
-OPERATIONS: dict[str, Callable] = {
+OPERATIONS: dict[str, Callable[..., object]] = {
     **{name: unary(getattr(torch, name)) for name in TORCH_UNARY.split()},
     **{name: binary(getattr(torch, name)) for name in TORCH_BINARY.split()},
     "equal": binary(torch.eq),
@@ -331,14 +364,14 @@ OPERATIONS: dict[str, Callable] = {
 }
 
 
-def operation(function: Callable) -> Callable:
+def operation(function: Function) -> Function:
     """Puts a function into the table under its name."""
     OPERATIONS[function.__name__.removesuffix("_")] = function
     return function
 
 
 @operation
-def cast(x, dtype):
+def cast(x: Tensor, dtype: str) -> Tensor:
     if dtype not in CASTS:
         raise ValueError(f"to {dtype!r} is not implemented")
     if x.is_floating_point() and CASTS[dtype].is_floating_point:
@@ -347,7 +380,16 @@ def cast(x, dtype):
 
 
 @operation
-def conv(x, weight, pad_type="valid", bias=None, strides=None, pad=None, dilations=None, groups=1):
+def conv(
+    x: Tensor,
+    weight: Tensor,
+    pad_type: str = "valid",
+    bias: Tensor | None = None,
+    strides: Tensor | None = None,
+    pad: Tensor | None = None,
+    dilations: Tensor | None = None,
+    groups: Tensor | int = 1,
+) -> Tensor:
     dimensions = weight.ndim - 2
     stride = numbers(strides) or (1,) * dimensions
     dilation = numbers(dilations) or (1,) * dimensions
@@ -355,11 +397,18 @@ def conv(x, weight, pad_type="valid", bias=None, strides=None, pad=None, dilatio
     x = padded(x, pad_type, pad, reach, stride)
     if dimensions == 2 and groups == x.shape[1]:
         x = x.contiguous(memory_format=torch.channels_last)  # else large kernels take seconds
-    convolve = (F.conv1d, F.conv2d, F.conv3d)[dimensions - 1]
+    convolve: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[dimensions - 1]
     return convolve(x, weight, bias, stride, 0, dilation, int(groups)).contiguous()
 
 
-def padded(x, pad_type, pad, reach, stride, value=0.0):
+def padded(
+    x: Tensor,
+    pad_type: str,
+    pad: Tensor | None,
+    reach: Sequence[int],
+    stride: Sequence[int],
+    value: float = 0.0,
+) -> Tensor:
     """A map with its margins; `reach` is how far the kernel extends along each side.
 
     "same" is implemented where MIL's documentation leaves no choice: odd kernels at stride 1.
@@ -369,7 +418,7 @@ def padded(x, pad_type, pad, reach, stride, value=0.0):
     if pad_type == "custom":
         margins = numbers(pad) or (0,) * (2 * len(reach))
     elif pad_type in ("same", "same_lower") and {1} == {*stride} == {k % 2 for k in reach}:
-        margins = [k // 2 for k in reach for _ in range(2)]
+        margins = tuple(k // 2 for k in reach for _ in range(2))
     else:
         raise ValueError(f"pad_type {pad_type!r} of {reach} at {stride} is not implemented")
     return F.pad(x, from_last(margins), value=value) if any(margins) else x
@@ -382,41 +431,52 @@ def from_last(margins: Sequence[int]) -> list[int]:
 
 
 @operation
-def pad_(x, pad, mode="constant", constant_val=0.0):
+def pad_(
+    x: Tensor, pad: Tensor, mode: str = "constant", constant_val: Tensor | float = 0.0
+) -> Tensor:
     if mode not in ("constant", "reflect", "replicate"):
         raise ValueError(f"mode {mode!r} is not implemented")
     return F.pad(x, from_last(numbers(pad)), mode, float(constant_val))
 
 
 @operation
-def matmul(x, y, transpose_x=False, transpose_y=False):
+def matmul(
+    x: Tensor, y: Tensor, transpose_x: Tensor | bool = False, transpose_y: Tensor | bool = False
+) -> Tensor:
     return (x.mT if transpose_x else x) @ (y.mT if transpose_y else y)
 
 
 @operation
-def max_pool(x, kernel_sizes, pad_type, strides=None, pad=None, ceil_mode=False):
+def max_pool(
+    x: Tensor,
+    kernel_sizes: Tensor,
+    pad_type: str,
+    strides: Tensor | None = None,
+    pad: Tensor | None = None,
+    ceil_mode: Tensor | bool = False,
+) -> Tensor:
     kernel = numbers(kernel_sizes)
     stride = numbers(strides) or (1,) * len(kernel)
     x = padded(x, pad_type, pad, kernel, stride, value=-math.inf)
-    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1]
+    pool: Callable[..., Tensor] = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1]
     return pool(x, kernel, stride, ceil_mode=bool(ceil_mode))
 
 
 @operation
 def avg_pool(
-    x,
-    kernel_sizes,
-    pad_type,
-    strides=None,
-    pad=None,
-    exclude_padding_from_average=False,
-    ceil_mode=False,
-):
+    x: Tensor,
+    kernel_sizes: Tensor,
+    pad_type: str,
+    strides: Tensor | None = None,
+    pad: Tensor | None = None,
+    exclude_padding_from_average: Tensor | bool = False,
+    ceil_mode: Tensor | bool = False,
+) -> Tensor:
     if ceil_mode:
         raise ValueError("ceil_mode is not implemented")
     kernel = numbers(kernel_sizes)
     stride = numbers(strides) or (1,) * len(kernel)
-    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel) - 1]
+    pool: Callable[..., Tensor] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel) - 1]
     mean = pool(padded(x, pad_type, pad, kernel, stride), kernel, stride)
     if exclude_padding_from_average:
         ones = padded(torch.ones_like(x), pad_type, pad, kernel, stride)
@@ -425,27 +485,45 @@ def avg_pool(
 
 
 @operation
-def batch_norm(x, mean, variance, gamma=None, beta=None, epsilon=1e-5):
+def batch_norm(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    epsilon: Tensor | float = 1e-5,
+) -> Tensor:
     return F.batch_norm(x, mean, variance, gamma, beta, eps=float(epsilon))
 
 
 @operation
-def layer_norm(x, axes=None, gamma=None, beta=None, epsilon=1e-5):
-    axes = [axis % x.ndim for axis in numbers(axes) or range(x.ndim)]
-    centred = x - x.mean(axes, keepdim=True)
-    x = centred / (centred.square().mean(axes, keepdim=True) + epsilon).sqrt()
-    shape = [side if axis in axes else 1 for axis, side in enumerate(x.shape)]
+def layer_norm(
+    x: Tensor,
+    axes: Tensor | None = None,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    epsilon: Tensor | float = 1e-5,
+) -> Tensor:
+    normalized = [axis % x.ndim for axis in numbers(axes) or range(x.ndim)]
+    centred = x - x.mean(normalized, keepdim=True)
+    x = centred / (centred.square().mean(normalized, keepdim=True) + epsilon).sqrt()
+    shape = [side if axis in normalized else 1 for axis, side in enumerate(x.shape)]
     x = x if gamma is None else x * gamma.reshape(shape)
     return x if beta is None else x + beta.reshape(shape)
 
 
 @operation
-def instance_norm(x, gamma=None, beta=None, epsilon=1e-5):
+def instance_norm(
+    x: Tensor,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    epsilon: Tensor | float = 1e-5,
+) -> Tensor:
     return F.instance_norm(x, weight=gamma, bias=beta, eps=float(epsilon))
 
 
 @operation
-def gelu(x, mode="EXACT"):
+def gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
     if mode == "SIGMOID_APPROXIMATION":
         return x * torch.sigmoid(1.702 * x)
     approximations = {"EXACT": "none", "TANH_APPROXIMATION": "tanh"}
@@ -455,15 +533,15 @@ def gelu(x, mode="EXACT"):
 
 
 @operation
-def reshape(x, shape):
-    shape = numbers(shape)
-    if 0 in shape and len(shape) != x.ndim:
-        raise ValueError(f"to {shape}: a 0 keeps a side, and there are {x.ndim}")
-    return x.reshape([side or x.shape[axis] for axis, side in enumerate(shape)])
+def reshape(x: Tensor, shape: Tensor) -> Tensor:
+    sides = numbers(shape)
+    if 0 in sides and len(sides) != x.ndim:
+        raise ValueError(f"to {sides}: a 0 keeps a side, and there are {x.ndim}")
+    return x.reshape([side or x.shape[axis] for axis, side in enumerate(sides)])
 
 
 @operation
-def expand_dims(x, axes):
+def expand_dims(x: Tensor, axes: Tensor) -> Tensor:
     rank = x.ndim + axes.numel()
     for axis in sorted(axis % rank for axis in numbers(axes)):
         x = x.unsqueeze(axis)
@@ -471,26 +549,43 @@ def expand_dims(x, axes):
 
 
 @operation
-def squeeze(x, axes=None):
+def squeeze(x: Tensor, axes: Tensor | None = None) -> Tensor:
     return x.squeeze() if axes is None else x.squeeze(numbers(axes))
 
 
 @operation
-def concat(values, axis, interleave=False):
+def concat(values: list[Tensor], axis: Tensor, interleave: Tensor | bool = False) -> Tensor:
     if interleave:
         raise ValueError("interleave is not implemented")
     return torch.cat(values, int(axis))
 
 
 @operation
-def split(x, axis, num_splits=None, split_sizes=None):
-    if split_sizes is None:
-        split_sizes = torch.tensor([x.shape[int(axis)] // int(num_splits)] * int(num_splits))
-    return x.split_with_sizes(numbers(split_sizes), int(axis))
+def split(
+    x: Tensor,
+    axis: Tensor,
+    num_splits: Tensor | None = None,
+    split_sizes: Tensor | None = None,
+) -> Sequence[Tensor]:
+    if split_sizes is not None:
+        sizes = numbers(split_sizes)
+    elif num_splits is not None:
+        sizes = (x.shape[int(axis)] // int(num_splits),) * int(num_splits)
+    else:
+        raise ValueError("has neither num_splits nor split_sizes")
+    return x.split_with_sizes(sizes, int(axis))
 
 
 @operation
-def slice_by_index(x, begin, end, stride=None, begin_mask=None, end_mask=None, squeeze_mask=None):
+def slice_by_index(
+    x: Tensor,
+    begin: Tensor,
+    end: Tensor,
+    stride: Tensor | None = None,
+    begin_mask: Tensor | None = None,
+    end_mask: Tensor | None = None,
+    squeeze_mask: Tensor | None = None,
+) -> Tensor:
     masks = [numbers(mask) or (False,) * x.ndim for mask in (begin_mask, end_mask, squeeze_mask)]
     steps = numbers(stride) or (1,) * x.ndim
     index = tuple(
@@ -503,21 +598,27 @@ def slice_by_index(x, begin, end, stride=None, begin_mask=None, end_mask=None, s
 
 
 @operation
-def slice_by_size(x, begin, size):
+def slice_by_size(x: Tensor, begin: Tensor, size: Tensor) -> Tensor:
     for axis, (start, length) in enumerate(zip(numbers(begin), numbers(size), strict=True)):
         x = x.narrow(axis, start, x.shape[axis] - start if length == -1 else length)
     return x
 
 
 @operation
-def gather(x, indices, axis=0, batch_dims=0, validate_indices=False):
+def gather(
+    x: Tensor,
+    indices: Tensor,
+    axis: Tensor | int = 0,
+    batch_dims: Tensor | int = 0,
+    validate_indices: Tensor | bool = False,
+) -> Tensor:
     if batch_dims:
         raise ValueError("batch_dims is not implemented")
     return torch.from_numpy(np.array(np.take(x.numpy(), indices.numpy(), int(axis))))
 
 
 @operation
-def classify(probabilities, classes):
+def classify(probabilities: Tensor, classes: list[str]) -> tuple[str, dict[str, float]]:
     values = probabilities.flatten()
     return classes[int(values.argmax())], dict(zip(classes, values.tolist(), strict=True))
 
@@ -527,28 +628,36 @@ def classify(probabilities, classes):
 
 
 @operation
-def constexpr_affine_dequantize(quantized_data, zero_point, scale, axis):
+def constexpr_affine_dequantize(
+    quantized_data: Tensor, zero_point: Tensor, scale: Tensor, axis: Tensor
+) -> Tensor:
     shape = [1] * quantized_data.ndim
     shape[int(axis)] = -1
-    scale, zero = (each.float().reshape(shape if each.ndim else ()) for each in (scale, zero_point))
+    scale, zero = (
+        value.float().reshape(shape if value.ndim else ()) for value in (scale, zero_point)
+    )
     return scale * (quantized_data.float() - zero)
 
 
 @operation
-def constexpr_blockwise_shift_scale(data, scale, offset=None):
+def constexpr_blockwise_shift_scale(
+    data: Tensor, scale: Tensor, offset: Tensor | None = None
+) -> Tensor:
     place = block_of(data.shape, scale.shape)
     shifted = data.float() if offset is None else data.float() - offset[place].float()
     return scale[place].float() * shifted
 
 
 @operation
-def constexpr_lut_to_dense(lut, indices, shape=None, vector_axis=None):
+def constexpr_lut_to_dense(
+    lut: Tensor, indices: Tensor, shape: Tensor | None = None, vector_axis: Tensor | None = None
+) -> Tensor:
     if shape is not None:
         places = unpack(indices.numpy(), round(math.log2(lut.numel())), math.prod(numbers(shape)))
         return lut[places.long()].reshape(numbers(shape))
     if lut.ndim != indices.ndim + 2 or lut.shape[-1] != 1:
         raise ValueError("a table of vectors is not implemented")
-    return lut[(*block_of(indices.shape, lut.shape[:-2]), indices.long(), 0)]
+    return lut[..., 0][(*block_of(indices.shape, lut.shape[:-2]), indices.long())]
 
 
 def block_of(shape: Sequence[int], counts: Sequence[int]) -> tuple[Tensor, ...]:
@@ -563,7 +672,9 @@ def block_of(shape: Sequence[int], counts: Sequence[int]) -> tuple[Tensor, ...]:
 
 
 @operation
-def constexpr_sparse_to_dense(nonzero_data, mask, shape=None):
+def constexpr_sparse_to_dense(
+    nonzero_data: Tensor, mask: Tensor, shape: Tensor | None = None
+) -> Tensor:
     if shape is not None:
         mask = unpack(mask.numpy(), 1, math.prod(numbers(shape))).reshape(numbers(shape))
     dense = torch.zeros(mask.shape, dtype=nonzero_data.dtype)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,18 @@ class Type:
     dtype: str
     shape: tuple[int | None, ...] | None = None
 
+    @property
+    def fixed_shape(self) -> tuple[int, ...]:
+        """The sides, none of them free.
+
+        Raises:
+            MilError: one is, or it is no tensor.
+        """
+        sides = tuple(side for side in self.shape or () if side is not None)
+        if self.shape is None or len(sides) < len(self.shape):
+            raise MilError("a value has free sides; export it with a fixed size")
+        return sides
+
 
 @dataclass(frozen=True, eq=False)
 class Literal:
@@ -55,6 +68,7 @@ class Literal:
 
 
 Bound = str | Literal
+Binding = Bound | tuple[Bound, ...]
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,7 @@ class Operation:
     """
 
     type: str
-    inputs: dict[str, Bound | tuple[Bound, ...]]
+    inputs: dict[str, Binding]
     outputs: dict[str, Type]
 
     @property
@@ -123,7 +137,7 @@ def read(path: Path) -> File:
         raise MilError(f"{path}: {error}") from error
 
 
-def protobuf() -> tuple[type, type]:
+def protobuf() -> tuple[Any, type[Exception]]:
     """The protobuf of a model, and the error of one that is damaged."""
     coremltools()
     from coremltools.proto.Model_pb2 import Model
@@ -171,7 +185,7 @@ class Reader:
         self.folder = folder
         self.weights: dict[str, np.ndarray] = {}
 
-    def file(self, main, metadata) -> File:
+    def file(self, main: Any, metadata: Any) -> File:
         block = main.block_specializations[main.opset]
         named = {
             "description": metadata.shortDescription,
@@ -180,53 +194,54 @@ class Reader:
         }
         return File(
             opset=main.opset,
-            inputs={each.name: declared_type(each.type) for each in main.inputs},
+            inputs={entry.name: declared_type(entry.type) for entry in main.inputs},
             outputs=tuple(block.outputs),
             operations=tuple(map(self.operation, block.operations)),
             metadata={key: text for key, text in named.items() if text} | {**metadata.userDefined},
         )
 
-    def operation(self, found) -> Operation:
-        if found.blocks:
-            raise MilError(f"{found.type}: an operation with blocks is not implemented")
-        inputs = {
+    def operation(self, message: Any) -> Operation:
+        if message.blocks:
+            raise MilError(f"{message.type}: an operation with blocks is not implemented")
+        inputs: dict[str, Binding] = {
             parameter: self.literal(value)
-            for parameter, value in found.attributes.items()
+            for parameter, value in message.attributes.items()
             if parameter != "name"
         }
-        for parameter, argument in found.inputs.items():
+        for parameter, argument in message.inputs.items():
             bounds = tuple(
-                each.name if each.WhichOneof("binding") == "name" else self.literal(each.value)
-                for each in argument.arguments
+                bound.name if bound.WhichOneof("binding") == "name" else self.literal(bound.value)
+                for bound in argument.arguments
             )
             if parameter != "values" and len(bounds) != 1:
-                raise MilError(f"{found.type}: {parameter} is bound to {len(bounds)} values")
+                raise MilError(f"{message.type}: {parameter} is bound to {len(bounds)} values")
             inputs[parameter] = bounds if parameter == "values" else bounds[0]
-        outputs = {each.name: declared_type(each.type) for each in found.outputs}
-        return Operation(found.type, inputs, outputs)
+        outputs = {result.name: declared_type(result.type) for result in message.outputs}
+        return Operation(message.type, inputs, outputs)
 
-    def literal(self, found) -> Literal:
-        if found.type.WhichOneof("type") == "listType":
-            values = [self.literal(each).value for each in found.immediateValue.list.values]
-            return Literal(values, found.ByteSize())
-        declared = declared_type(found.type)
-        if found.WhichOneof("value") == "blobFileValue":
-            raw = self.blob(found.blobFileValue, declared.dtype)
+    def literal(self, message: Any) -> Literal:
+        if message.type.WhichOneof("type") == "listType":
+            values = [self.literal(value).value for value in message.immediateValue.list.values]
+            return Literal(values, message.ByteSize())
+        declared = declared_type(message.type)
+        if message.WhichOneof("value") == "blobFileValue":
+            raw = self.blob(message.blobFileValue, declared.dtype)
             return Literal(tensor(raw, declared), raw.nbytes)
-        immediate = found.immediateValue.tensor
+        immediate = message.immediateValue.tensor
         kind = immediate.WhichOneof("value")
         if kind == "bytes":
             raw = np.frombuffer(bytearray(immediate.bytes.values), np.uint8)
             return Literal(tensor(raw, declared), raw.nbytes)
         values = list(getattr(immediate, kind).values) if kind else []
         if declared.dtype == "string":
-            return Literal(values if declared.shape else values[0], found.ByteSize())
-        if len(values) != math.prod(declared.shape):
-            raise MilError(f"a constant declares {declared.shape} and has {len(values)} values")
-        value = torch.tensor(values, dtype=TORCH_TYPES[declared.dtype]).reshape(declared.shape)
+            return Literal(values if declared.shape else values[0], message.ByteSize())
+        shape = declared.fixed_shape
+        if len(values) != math.prod(shape):
+            raise MilError(f"a constant declares {shape} and has {len(values)} values")
+        value = torch.tensor(values, dtype=TORCH_TYPES[declared.dtype]).reshape(shape)
         return Literal(value, value.nbytes)
 
-    def blob(self, place, dtype: str) -> np.ndarray:
+    def blob(self, place: Any, dtype: str) -> np.ndarray:
         """The bytes of an array in a file of weights (MILBlob, version 2).
 
         At its place stand 64 bytes, of which 24 matter here: a mark and the type, then the size and
@@ -248,45 +263,66 @@ class Reader:
         return np.asarray(weights[start : start + size])
 
 
-def declared_type(found) -> Type:
-    kind = found.WhichOneof("type")
+def declared_type(message: Any) -> Type:
+    kind = message.WhichOneof("type")
     if kind != "tensorType":
         return Type(kind)
-    names = found.tensorType.DESCRIPTOR.fields_by_name["dataType"].enum_type.values_by_number
-    dtype = names[found.tensorType.dataType].name.lower()
+    names = message.tensorType.DESCRIPTOR.fields_by_name["dataType"].enum_type.values_by_number
+    dtype = names[message.tensorType.dataType].name.lower()
     if dtype != "string" and dtype not in TORCH_TYPES:
         raise MilError(f"the type {dtype} is not implemented")
     sides = [
         side.constant.size if side.WhichOneof("dimension") == "constant" else None
-        for side in found.tensorType.dimensions
+        for side in message.tensorType.dimensions
     ]
     return Type(dtype, tuple(sides))
 
 
 def tensor(raw: np.ndarray, declared: Type) -> Tensor:
     """Bytes as a tensor of the declared type and shape."""
-    count = math.prod(declared.shape)
+    shape = declared.fixed_shape
+    count = math.prod(shape)
     bits = BITS.get(declared.dtype) or 8 * np.dtype(declared.dtype).itemsize
     if raw.nbytes != math.ceil(count * bits / 8):
-        raise MilError(f"{raw.nbytes} bytes are not {declared.shape} of {declared.dtype}")
+        raise MilError(f"{raw.nbytes} bytes are not {shape} of {declared.dtype}")
     if declared.dtype in BITS:
-        return unpack(raw, bits, count, signed=declared.dtype == "int4").reshape(declared.shape)
+        return unpack(raw, bits, count, signed=declared.dtype == "int4").reshape(shape)
     array = raw.view(declared.dtype)
     if declared.dtype in ("uint16", "uint32"):
         array = array.astype(np.int64)
-    return torch.from_numpy(array).to(TORCH_TYPES[declared.dtype]).reshape(declared.shape)
+    return torch.from_numpy(array).to(TORCH_TYPES[declared.dtype]).reshape(shape)
 
 
 def unpack(raw: np.ndarray, bits: int, count: int, signed: bool = False) -> Tensor:
     """`count` numbers of a few bits each, the lowest bit first."""
     planes = np.unpackbits(raw, bitorder="little", count=count * bits).reshape(count, bits)
-    found = sum(planes[:, i].astype(np.int16) << i for i in range(bits))
+    numbers = np.zeros(count, np.int16)
+    for i in range(bits):
+        numbers |= planes[:, i].astype(np.int16) << i
     if signed:
-        found[found >= 1 << (bits - 1)] -= 1 << bits
-    return torch.from_numpy(found.astype(np.int8 if signed else np.uint8))
+        numbers[numbers >= 1 << (bits - 1)] -= 1 << bits
+    return torch.from_numpy(numbers.astype(np.int8 if signed else np.uint8))
 
 
-def fits(shape: Sequence[int], declared: tuple[int | None, ...]) -> bool:
+def need_tensor(value: object) -> Tensor:
+    """The value, for what can only work with a tensor.
+
+    Raises:
+        MilError: it is something else.
+    """
+    if not isinstance(value, Tensor):
+        raise MilError(f"a {type(value).__name__} stands where a tensor is needed")
+    return value
+
+
+def bounds_of(binding: Binding) -> tuple[Bound, ...]:
+    """What a parameter is bound to; only `values` is bound to several."""
+    return binding if isinstance(binding, tuple) else (binding,)
+
+
+def fits(shape: Sequence[int], declared: tuple[int | None, ...] | None) -> bool:
     """Whether a shape is the declared one, free sides apart."""
+    if declared is None:
+        return False
     pairs = zip(shape, declared, strict=False)
     return len(shape) == len(declared) and all(side in (None, n) for n, side in pairs)

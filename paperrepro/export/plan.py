@@ -50,8 +50,8 @@ def plan(package: str | os.PathLike) -> pd.DataFrame:
     rows = []
     for operation in program.operations:
         constants = constants_of(program, operation)
-        news = {parameter: each for parameter, each in constants.items() if each[0] not in counted}
-        counted |= {name for name, _ in news.values()}
+        new = {key: named for key, named in constants.items() if named[0] not in counted}
+        counted |= {name for name, _ in new.values()}
         declared = next(iter(operation.outputs.values()))
         moved = [types[name] for name in mil.operands(operation) if name in types]
         rows.append(
@@ -62,11 +62,11 @@ def plan(package: str | os.PathLike) -> pd.DataFrame:
                 "dtype": declared.dtype,
                 "macs": macs(operation, constants, types, program),
                 "parameters": sum(
-                    constant.value.numel()
-                    for parameter, (_, constant) in news.items()
+                    constant.tensor.numel()
+                    for parameter, (_, constant) in new.items()
                     if parameter in LEARNED
                 ),
-                "weight_bytes": sum(constant.stored_bytes for _, constant in news.values()),
+                "weight_bytes": sum(constant.stored_bytes for _, constant in new.values()),
                 "activation_bytes": sum(map(byte_size, [*moved, *operation.outputs.values()])),
                 "hint": "; ".join(hints(operation, constants)),
             }
@@ -76,25 +76,33 @@ def plan(package: str | os.PathLike) -> pd.DataFrame:
 
 def constants_of(program: Program, operation: Operation) -> dict[str, tuple[str, Constant]]:
     """The floating constants of an operation by parameter, each with its name."""
-    found = {}
+    constants: dict[str, tuple[str, Constant]] = {}
     for parameter, bound in operation.inputs.items():
-        constant = None if isinstance(bound, tuple) else mil.constant(program, bound)
+        constant = mil.constant(program, bound)
         if constant and isinstance(constant.value, Tensor) and constant.value.is_floating_point():
             name = bound if isinstance(bound, str) else f"{operation.name}.{parameter}"
-            found[parameter] = name, constant
-    return found
+            constants[parameter] = name, constant
+    return constants
 
 
-def macs(operation: Operation, constants: dict, types: dict[str, Type], program: Program) -> int:
+def macs(
+    operation: Operation,
+    constants: dict[str, tuple[str, Constant]],
+    types: dict[str, Type],
+    program: Program,
+) -> int:
     """Multiply-accumulates: the numbers of the result times those summed up in each."""
     outputs = size(next(iter(operation.outputs.values())))
     if operation.type in ("conv", "linear"):
         if "weight" not in constants:
             raise MilError(f"{program.path}: {operation.type} {operation.name!r} has no weights")
-        return outputs * math.prod(constants["weight"][1].value.shape[1:])
+        return outputs * math.prod(constants["weight"][1].tensor.shape[1:])
     if operation.type == "matmul":
         left = operation.inputs["x"]
-        shape = types[left].shape if left in types else constants["x"][1].value.shape
+        if isinstance(left, str) and left in types:
+            shape = types[left].fixed_shape
+        else:
+            shape = tuple(constants["x"][1].tensor.shape)
         transposed = mil.constant(program, operation.inputs.get("transpose_x", ""))
         return outputs * shape[-2 if transposed and transposed.value else -1]
     return 0
@@ -104,9 +112,7 @@ def size(declared: Type) -> int:
     """How many numbers a value has; of a label or a dictionary none."""
     if declared.shape is None or declared.dtype == "string":
         return 0
-    if None in declared.shape:
-        raise MilError("a value has free sides; export it with a fixed size")
-    return math.prod(declared.shape)
+    return math.prod(declared.fixed_shape)
 
 
 def byte_size(declared: Type) -> int:
@@ -116,14 +122,14 @@ def byte_size(declared: Type) -> int:
 def hints(operation: Operation, constants: dict[str, tuple[str, Constant]]) -> list[str]:
     """What is said to keep an operation off the Neural Engine."""
     declared = next(iter(operation.outputs.values()))
-    found = []
+    reasons = []
     if declared.dtype == "float32":
-        found.append(f"float32 ({APPLE})")
+        reasons.append(f"float32 ({APPLE})")
     if declared.shape and len(declared.shape) > 5:
-        found.append(f"rank above 5 ({APPLE})")
+        reasons.append(f"rank above 5 ({APPLE})")
     if operation.type == "conv":
-        width = constants["weight"][1].value.shape[-1]
+        width = constants["weight"][1].tensor.shape[-1]
         if width > WIDEST_A13:
             limit = f"over {WIDEST_A13} on A13 and M1, over {WIDEST_A14} from A14: {ANE_GUIDE}"
-            found.append(f"kernel {width} wide ({limit}; large kernels: {APPLE})")
-    return found
+            reasons.append(f"kernel {width} wide ({limit}; large kernels: {APPLE})")
+    return reasons

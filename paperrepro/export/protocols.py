@@ -76,9 +76,9 @@ def latency(times: Sequence[Sequence[float]], timing: TimingProtocol) -> float:
     """
     check(times, timing)
     if timing.trim is None:
-        return min(min(round) for round in times)
+        return min(min(times_of_round) for times_of_round in times)
     kept = slice(timing.trim, timing.inferences - timing.trim)
-    return fmean(fmean(sorted(round)[kept]) for round in times)
+    return fmean(fmean(sorted(times_of_round)[kept]) for times_of_round in times)
 
 
 def check(times: Sequence[Sequence[float]], timing: TimingProtocol) -> None:
@@ -86,11 +86,11 @@ def check(times: Sequence[Sequence[float]], timing: TimingProtocol) -> None:
         raise ValueError(f"trim {timing.trim} of {timing.inferences} inferences; it must leave one")
     if not 0 < len(times) == timing.rounds:
         raise ValueError(f"{len(times)} rounds; the protocol has {timing.rounds}, at least one")
-    for number, round in enumerate(times, 1):
-        if not 0 < len(round) == timing.inferences:
+    for number, times_of_round in enumerate(times, 1):
+        if not 0 < len(times_of_round) == timing.inferences:
             raise ValueError(
-                f"{len(round)} inferences in round {number}; the protocol has "
+                f"{len(times_of_round)} inferences in round {number}; the protocol has "
                 f"{timing.inferences}, at least one"
             )
-        if not all(math.isfinite(time) and time >= 0 for time in round):
+        if not all(math.isfinite(time) and time >= 0 for time in times_of_round):
             raise ValueError(f"a time of round {number} is negative or no number")

@@ -66,13 +66,13 @@ def run(
     for name in names or ():
         check_name(name)
     names = names or [name for name in list_models() if largest or name != LARGEST]
-    chosen = load_images(images, SIZE, count)
+    batch = load_images(images, SIZE, count)
     rows = []
     for name in tqdm(names, desc="Exporting", disable=not progress):
         spawn = get_context("spawn")
         with ProcessPoolExecutor(1, spawn) as process:
             try:
-                rows.append(process.submit(export_and_verify, name, chosen).result())
+                rows.append(process.submit(export_and_verify, name, batch).result())
             except (ValueError, BrokenProcessPool) as error:
                 rows.append({"network": name, "note": str(error)})
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -116,7 +116,7 @@ def calibrated(name: str, images: Tensor) -> Backbone:
             layer.bias.fill_(0 if scaled else 1)
             layer.momentum = None
             layer.train()
-    mean, std = (torch.tensor(each).reshape(3, 1, 1) for each in normalization(model, True))
+    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in normalization(model, True))
     model((images[:4] / 255 - mean) / std)
     return model.eval()
 

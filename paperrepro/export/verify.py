@@ -35,7 +35,7 @@ from .coreml import (
     save,
 )
 from .mil import Constant, Program
-from .package import Bound, Operation
+from .package import Bound, Operation, bounds_of, need_tensor
 
 FLOAT32_LIMIT = 1e-5
 SMALLEST_HALF = 2.0**-24
@@ -111,7 +111,7 @@ def verify_coreml(
             f"their norm; at most {FLOAT32_LIMIT:g} is rounding"
         )
     watch = Watch(program.path, settings.precision)
-    found = logits_of(program, images, settings.precision, watch)
+    logits = logits_of(program, images, settings.precision, watch)
     best = expected.topk(2, dim=1).values
     return VerificationReport(
         path=Path(package),
@@ -119,12 +119,12 @@ def verify_coreml(
         operations=operations,
         constants=constants,
         float32_error=float32_error,
-        float16_error=relative_error(found, expected) if settings.precision == "float16" else None,
+        float16_error=relative_error(logits, expected) if settings.precision == "float16" else None,
         peak=watch.peak,
         peak_at=watch.peak_at,
-        agreement=(found.argmax(1) == expected.argmax(1)).double().mean().item(),
+        agreement=(logits.argmax(1) == expected.argmax(1)).double().mean().item(),
         margin=(best[:, 0] - best[:, 1]).min().item(),
-        deviation=(found - expected).abs().max().item(),
+        deviation=(logits - expected).abs().max().item(),
     )
 
 
@@ -135,7 +135,7 @@ class Watch:
         self.path, self.precision = path, precision
         self.peak, self.peak_at = 0.0, ""
 
-    def __call__(self, operation: Operation, results: tuple) -> None:
+    def __call__(self, operation: Operation, results: tuple[object, ...]) -> None:
         for result in results:
             if not isinstance(result, Tensor) or not result.is_floating_point():
                 continue
@@ -168,43 +168,44 @@ def compare_programs(program: Program, twin: Program) -> tuple[int, int]:
     Raises:
         VerificationError: naming the first that differs.
     """
-    programs = program, twin
     if program.outputs != twin.outputs or program.inputs.keys() != twin.inputs.keys():
         raise VerificationError(f"{program.path} has other inputs or outputs than its network")
-    makers = [producers(each) for each in programs]
+    makers, twin_makers = producers(program), producers(twin)
     waiting: list[tuple[Bound, Bound, str]] = [(name, name, "the output") for name in twin.outputs]
-    compared, constants = set(), 0
+    compared: set[tuple[str, str]] = set()
+    constants = 0
     while waiting:
-        *bounds, where = waiting.pop()
-        ours, theirs = map(source, programs, makers, bounds)
+        our_bound, their_bound, where = waiting.pop()
+        ours, theirs = source(program, makers, our_bound), source(twin, twin_makers, their_bound)
         if ours in program.inputs or theirs in twin.inputs:
             if ours != theirs:
                 raise VerificationError(f"{program.path}: {where} is bound to {ours!r}")
             continue
-        values = [mil.constant(*each) for each in zip(programs, (ours, theirs), strict=True)]
-        if any(values):
-            if difference := differing(*values):
+        our_constant, their_constant = mil.constant(program, ours), mil.constant(twin, theirs)
+        if our_constant or their_constant:
+            if difference := differing(our_constant, their_constant):
                 raise VerificationError(f"{program.path}: {where} {difference}")
             constants += 1
             continue
-        made = makers[0][ours], makers[1][theirs]
-        if outline(*made[0]) != outline(*made[1]):
+        assert isinstance(ours, str) and isinstance(theirs, str)  # a literal is a constant
+        (operation, index), (their_operation, their_index) = makers[ours], twin_makers[theirs]
+        if outline(operation, index) != outline(their_operation, their_index):
             raise VerificationError(
-                f"{program.path}: {where} is {text(*made[0])}, and the network has {text(*made[1])}"
+                f"{program.path}: {where} is {text(operation, index)}, and the network has "
+                f"{text(their_operation, their_index)}"
             )
-        names = tuple(operation.name for operation, _ in made)
+        names = operation.name, their_operation.name
         if names not in compared:
             compared.add(names)
-            waiting += operand_pairs(*(operation for operation, _ in made))
+            waiting += operand_pairs(operation, their_operation)
     return len(compared), constants
 
 
 def operand_pairs(ours: Operation, theirs: Operation) -> Iterator[tuple[Bound, Bound, str]]:
     for parameter in theirs.inputs:
-        pair = ours.inputs[parameter], theirs.inputs[parameter]
-        pairs = zip(*pair, strict=True) if isinstance(pair[0], tuple) else [pair]
-        for each in pairs:
-            yield *each, f"{parameter} of {ours.type} {ours.name!r}"
+        bounds = bounds_of(ours.inputs[parameter]), bounds_of(theirs.inputs[parameter])
+        for our_bound, their_bound in zip(*bounds, strict=True):
+            yield our_bound, their_bound, f"{parameter} of {ours.type} {ours.name!r}"
 
 
 def producers(program: Program) -> dict[str, tuple[Operation, int]]:
@@ -216,11 +217,13 @@ def producers(program: Program) -> dict[str, tuple[Operation, int]]:
     }
 
 
-def source(program: Program, makers: dict, bound: Bound) -> Bound:
+def source(program: Program, makers: dict[str, tuple[Operation, int]], bound: Bound) -> Bound:
     """What a value is before it was cast from one floating type to another."""
     while isinstance(bound, str) and bound in makers and makers[bound][0].type == "cast":
         cast = makers[bound][0]
         before = cast.inputs["x"]
+        if not isinstance(before, str):
+            break
         types = program.inputs | (makers[before][0].outputs if before in makers else {})
         if not {cast.outputs[bound].dtype, types[before].dtype} <= {"float16", "float32"}:
             break
@@ -228,13 +231,13 @@ def source(program: Program, makers: dict, bound: Bound) -> Bound:
     return bound
 
 
-def outline(operation: Operation, index: int) -> tuple:
+def outline(operation: Operation, index: int) -> tuple[object, ...]:
     """What must be the same where two values are results, the operands apart."""
     parameters = {
-        parameter: len(bound) if isinstance(bound, tuple) else 1
-        for parameter, bound in operation.inputs.items()
+        parameter: len(bounds_of(binding)) for parameter, binding in operation.inputs.items()
     }
-    return index, operation.type, parameters, [each.shape for each in operation.outputs.values()]
+    shapes = [declared.shape for declared in operation.outputs.values()]
+    return index, operation.type, parameters, shapes
 
 
 def text(operation: Operation, index: int) -> str:
@@ -246,18 +249,18 @@ def differing(ours: Constant | None, twin: Constant | None) -> str:
     """How a constant differs from what it should be; nothing where it does not."""
     if ours is None or twin is None:
         return f"is {'computed' if ours is None else 'a constant'}, unlike the network's"
-    found, expected = ours.value, twin.value
+    value, expected = ours.value, twin.value
     if not isinstance(expected, Tensor):
-        return "" if found == expected else f"is {found!r}, and the network has {expected!r}"
-    if not isinstance(found, Tensor) or found.shape != expected.shape:
+        return "" if value == expected else f"is {value!r}, and the network has {expected!r}"
+    if not isinstance(value, Tensor) or value.shape != expected.shape:
         return "has another shape than the network's"
     if not expected.is_floating_point():
-        same = torch.equal(found.double(), expected.double())
-        return "" if same else f"is {found.tolist()}, and the network has {expected.tolist()}"
+        same = torch.equal(value.double(), expected.double())
+        return "" if same else f"is {value.tolist()}, and the network has {expected.tolist()}"
     wrong = ~allowed(ours, expected)
     if not wrong.any():
         return ""
-    kind = ours.compression or str(found.dtype).removeprefix("torch.")
+    kind = ours.compression or str(value.dtype).removeprefix("torch.")
     return (
         f"differs from the network's in {int(wrong.sum()):,} of {wrong.numel():,} numbers, more "
         f"than {kind} explains"
@@ -270,31 +273,32 @@ def allowed(ours: Constant, expected: Tensor) -> Tensor:
     A plain constant is exact: the half in float16. Only the converter keeps a number whose half
     would be 0 at the smallest half.
     """
-    found = ours.value.float()
+    numbers = ours.tensor.float()
     if not ours.compression:
-        if ours.value.dtype != torch.float16:
-            return found == expected
+        if ours.tensor.dtype != torch.float16:
+            return numbers == expected
         half = expected.half().float()
-        kept = (half == 0) & (expected != 0) & (found == expected.sign() * SMALLEST_HALF)
-        return (found == half) | kept
+        kept = (half == 0) & (expected != 0) & (numbers == expected.sign() * SMALLEST_HALF)
+        return (numbers == half) | kept
     rounding = HALF_STEP * expected.abs().max()
     if "sparse" in ours.compression:
-        zero = found == 0
+        zero = numbers == 0
         limit = expected[~zero].abs().min() if not zero.all() else 0
-        return torch.where(zero, expected.abs() <= limit + rounding, found == expected.half())
+        return torch.where(zero, expected.abs() <= limit + rounding, numbers == expected.half())
     if "lut" in ours.compression:
-        table = ours.parts["lut"].float().flatten().unique()
+        table = need_tensor(ours.parts["lut"]).float().flatten().unique()
         above = torch.bucketize(expected, table).clamp(1, len(table) - 1)
         nearest = torch.stack([(expected - table[above - i]).abs() for i in (0, 1)]).amin(0)
-        return (found - expected).abs() <= nearest + rounding
-    return (found - expected).abs() <= step(ours) / 2 + rounding
+        return (numbers - expected).abs() <= nearest + rounding
+    return (numbers - expected).abs() <= step(ours) / 2 + rounding
 
 
 def step(quantized: Constant) -> Tensor:
     """The distance of neighbouring values of a linearly quantized constant, per element."""
-    numbers = "data" if "data" in quantized.parts else "quantized_data"
-    levels = quantized.parts[numbers]
-    one_higher = mil.evaluate(
-        quantized.compression, quantized.parts | {numbers: levels.short() + 1}
+    name = "data" if "data" in quantized.parts else "quantized_data"
+    one_higher = quantized.parts | {name: need_tensor(quantized.parts[name]).short() + 1}
+    values, higher = (
+        need_tensor(mil.evaluate(quantized.compression, parts))
+        for parts in (quantized.parts, one_higher)
     )
-    return (one_higher - mil.evaluate(quantized.compression, quantized.parts)).abs()
+    return (higher - values).abs()

@@ -19,14 +19,23 @@ import math
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.nn.grad import conv2d_weight
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .spectral import Spectral
+
+try:  # PyTorch has no public names for these two
+    from torch._C import _are_functorch_transforms_active
+    from torch.utils._python_dispatch import _get_current_dispatch_mode
+except ImportError:
+    OBSERVERS_ARE_KNOWN = False
+else:
+    OBSERVERS_ARE_KNOWN = True
 
 METHODS = ("nchw", "channels_last", "fft")
 RULE = Path(__file__).with_name("depthwise_rule.csv")
@@ -146,20 +155,23 @@ class _Depthwise(torch.autograd.Function):
     """The convolution without bias, with a backward pass of the same speed."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, route: Route) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, route: Route) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.route = route
         return convolve(x, weight, None, route.forward)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         inputs = ctx.saved_tensors
         x, weight = inputs
         if torch.is_grad_enabled():  # this gradient will be differentiated in turn
             output = F.conv2d(x, weight, padding=margins(weight.shape), groups=weight.shape[0])
-            needed = [each for each in inputs if each.requires_grad]
-            found = iter(torch.autograd.grad(output, needed, gradient, create_graph=True))
-            return *(next(found) if each.requires_grad else None for each in inputs), None
+            needed = [tensor for tensor in inputs if tensor.requires_grad]
+            gradients = iter(torch.autograd.grad(output, needed, gradient, create_graph=True))
+            x_gradient, weight_gradient = (
+                next(gradients) if tensor.requires_grad else None for tensor in inputs
+            )
+            return x_gradient, weight_gradient, None
         gradient = gradient.contiguous(memory_format=memory_format(x))
         x_gradient = weight_gradient = None
         if ctx.needs_input_grad[0]:
@@ -186,11 +198,11 @@ def convolve(
         if bias is not None:
             output.add_(bias[:, None, None])
     else:
-        format = torch.channels_last if method == "channels_last" else torch.contiguous_format
+        last = method == "channels_last"
         if method == "nchw":
             # A C x 1 x K x K kernel can lie in both formats, and PyTorch would follow its strides.
             weight = weight.contiguous().flatten(1).view(weight.shape)
-        x = x.contiguous(memory_format=format)
+        x = x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
         output = F.conv2d(x, weight, bias, padding=margins(weight.shape), groups=weight.shape[0])
     return output.contiguous(memory_format=own)
 
@@ -198,7 +210,7 @@ def convolve(
 def gradient_of_kernel(x: Tensor, gradient: Tensor, weight: Tensor, method: str) -> Tensor:
     """The gradient of the kernel by "fft" or "stock", without a graph."""
     if method == "stock":
-        return torch.nn.grad.conv2d_weight(
+        return conv2d_weight(
             x, weight.shape, gradient, padding=margins(weight.shape), groups=len(weight)
         )
     own = memory_format(x)
@@ -243,10 +255,12 @@ def within_reach(weight: Tensor, x: Tensor) -> Tensor:
 
 
 def is_observed() -> bool:
-    """Whether someone looks on who should see PyTorch's convolution."""
+    """Whether someone looks on who should see PyTorch's convolution; a PyTorch that cannot tell
+    gets its own, which is right in any case."""
     return (
         torch.is_autocast_enabled("cpu")
-        or torch._C._are_functorch_transforms_active()
+        or not OBSERVERS_ARE_KNOWN
+        or _are_functorch_transforms_active()
         or _get_current_dispatch_mode() is not None
     )
 
@@ -272,24 +286,25 @@ def choose(
     if not repaired:
         return Route("stock", "stock", *common)
     last = stride == (height * width * channels, 1, width * channels, channels)
-    format = "channels_last" if last and channels > 1 else "nchw"
+    map_format = "channels_last" if last and channels > 1 else "nchw"
     side = math.sqrt(height * width)
     kernel = math.sqrt(weight_shape[2] * weight_shape[3])
-    forward = lookup("training" if training else "inference", format, batch, side, kernel)
-    gradient = lookup("kernel gradient", format, batch, side, kernel)
+    forward = lookup("training" if training else "inference", map_format, batch, side, kernel)
+    gradient = lookup("kernel gradient", map_format, batch, side, kernel)
     contiguous = last or stride == (channels * height * width, height * width, width, 1)
-    if forward == format and contiguous and (gradient == "stock" or not training):
+    if forward == map_format and contiguous and (gradient == "stock" or not training):
         forward = "stock"
     return Route(forward, gradient, *common)
 
 
-def lookup(purpose: str, format: str, batch: int, side: float, kernel: float) -> str:
+def lookup(purpose: str, map_format: str, batch: int, side: float, kernel: float) -> str:
     """The entry of the rule whose batch, side and kernel are nearest, in this order, by ratio.
 
     The purposes: "inference", with the kernel's spectrum at hand; "training", without it; and
     "kernel gradient".
     """
-    rows = [row for row in rule() if (row["purpose"], row["memory_format"]) == (purpose, format)]
+    cell = purpose, map_format
+    rows = [row for row in rule() if (row["purpose"], row["memory_format"]) == cell]
     row = min(rows, key=lambda row: (ratio(batch, row["batch"]), ratio(side, row["side"])))
     return row[min((column for column in row if column.isdigit()), key=lambda k: ratio(kernel, k))]
 

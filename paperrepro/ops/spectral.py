@@ -95,10 +95,8 @@ class Spectral:
     @cached_property
     def axes(self) -> tuple[Axis, Axis]:
         whole = max(self.size) <= LARGEST_TILE
-        return tuple(
-            Axis(side, kernel, whole)
-            for side, kernel in zip(self.size, self.kernel_size, strict=True)
-        )
+        (height, width), (rows, columns) = self.size, self.kernel_size
+        return Axis(height, rows, whole), Axis(width, columns, whole)
 
     def kernel_spectrum(self, weight: Tensor) -> Tensor:
         """The spectrum of a kernel `(C, 1, K, K)`, which the convolution multiplies with."""
@@ -118,7 +116,7 @@ class Spectral:
     def weight_gradient(self, x: Tensor, gradient: Tensor) -> Tensor:
         """The gradient `(C, 1, K, K)` of the kernel, from the input and the output's gradient."""
         height, width = self.axes
-        total = 0
+        total = torch.zeros((), dtype=self.dtype)
         for part, error in zip(self.chunks(x), self.chunks(gradient), strict=True):
             seen = self.transform(self.cut(part, margin=True), height.inputs, width.inputs)
             error = self.transform(self.cut(error, margin=False), height.outputs, width.outputs)
