@@ -28,14 +28,15 @@ html: $(READY)  ## Render the book from the committed outputs, within a minute
 notebooks: $(READY)  ## Run every chapter and save its outputs and costs in place
 	$(BIN)/python book/execute.py --save
 
-test: lint  ## Check style, run the tests, then every notebook against its outputs
+test: lint  ## Check style and types, run the tests, then every notebook against its outputs
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/pytest -n 2 --dist loadscope \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=600 book
 
-lint: $(READY)  ## Check style only
+lint: $(READY)  ## Check style and types only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 lowest:  ## Run the fast tests at the lowest versions that pyproject.toml allows
 	$(CHECK_PYTHON)

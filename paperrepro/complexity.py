@@ -166,7 +166,8 @@ def stored_complexity(name: str) -> Complexity:
         return complexity(name)
     if name not in table.index:
         return complexity(name)
-    return Complexity(**{key: int(value) for key, value in table.loc[name].items()})
+    counts = {str(key): int(value) for key, value in table.loc[name].to_dict().items()}
+    return Complexity(**counts)
 
 
 def complexity_table() -> pd.DataFrame:

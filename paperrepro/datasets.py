@@ -36,6 +36,9 @@ TEXTURES = (
     "plain horizontal vertical diagonal checkers diamonds dots grid "
     "hatch waves zigzag bricks rings rays noise blotches"
 ).split()
+COUNTS = (8192, 2048)
+"""How many shapes there are to train on, and to validate on."""
+
 CUES = ("both", "shape", "texture", "conflict")
 DOWNLOADS = {
     "cifar10": (torchvision_datasets.CIFAR10, "cifar-10-batches-py"),
@@ -94,7 +97,7 @@ def load_data(
     """
     name = os.fspath(name)
     if name == "shapes":
-        train, val = (Shapes(count, size, seed=i) for i, count in enumerate((8192, 2048)))
+        train, val = (Shapes(count, size, seed=i) for i, count in enumerate(COUNTS))
         return Data(name, train, val, tuple(SHAPES))
     if name == "digits":
         return digits()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torchvision.ops import DeformConv2d, StochasticDepth
 
-from .models.layers import Branches, LayerScale, Residual, TwoHeads
+from .models.layers import Branches, Chain, LayerScale, Residual, TwoHeads
 
 Linear: TypeAlias = nn.Conv2d | nn.Linear | DeformConv2d
 Affine: TypeAlias = tuple[Tensor, Tensor]
@@ -88,7 +88,14 @@ def fold_network(model: Network) -> tuple[Network, list[Step]]:
             f"a {type(model).__name__} cannot be re-parameterized; give the network inside it "
             f"(model{inner}), before it was wrapped, scripted or compiled"
         )
-    folding = Folding(copy.deepcopy(model).eval())
+    # Pruning and old weight norm keep tensors that autograd made, which deepcopy refuses.
+    made = {
+        id(value): value.detach()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    folding = Folding(copy.deepcopy(model, made).eval())
     fused: Any = folding.fold(folding.model)
     fused.reparameterized = True
     return fused, folding.steps
@@ -154,12 +161,12 @@ class Folding:
         waiting: Waiting | None = None
         for name, child in list(chain._modules.items()):
             affine = self.as_affine(child)
-            if type(child) is nn.Identity and not self.obstacle(child):
-                del chain._modules[name]
+            if self.is_identity(child):
+                self.take_out(chain, name)
             elif affine and (conv := self.edge_layer(previous, last=True)) is not None:
                 fold_after(conv, affine)
                 self.note(child, "folded", f"into {self.name_of(conv)} before it")
-                del chain._modules[name]
+                self.take_out(chain, name)
             elif affine:
                 waiting, previous = Waiting(name, affine), child
             else:
@@ -173,8 +180,17 @@ class Folding:
         for child in chain._modules.values():
             if self.as_affine(child):
                 self.note(child, "left", "no convolution that it could go into stands beside it")
-        plain = self.is_plain(chain) and len(chain) == 1
-        return chain[0] if plain and self.is_conv(chain[0]) else chain
+        if isinstance(chain, Chain) and self.is_plain(chain) and len(chain) == 1:
+            return chain[0] if self.is_conv(chain[0]) else chain
+        return chain
+
+    def take_out(self, chain: nn.Sequential, name: str) -> None:
+        """Takes a layer out of a chain. Of others' chains an identity stays in its place: the
+        module around one may count its layers, or call one by its name."""
+        if isinstance(chain, Chain):
+            del chain._modules[name]
+        else:
+            chain._modules[name] = nn.Identity()
 
     def fold_before(self, waiting: Waiting, chain: nn.Sequential, child: nn.Module) -> bool:
         layer = self.edge_layer(child, last=False, flattened=waiting.flattened)
@@ -182,7 +198,7 @@ class Folding:
         if norm is None or not fold_before(waiting.affine, layer):
             return False
         self.note(norm, "folded", f"into {self.name_of(layer)} after it")
-        del chain._modules[waiting.name]
+        self.take_out(chain, waiting.name)
         return True
 
     def fold_branches(self, branches: Branches) -> nn.Module:
@@ -226,8 +242,11 @@ class Folding:
     ) -> Linear | None:
         """The convolution that a plain chain ends (or begins) with, if it does and may be changed;
         for what is flattened, the linear layer."""
-        while isinstance(module, nn.Sequential) and self.is_plain(module) and len(module):
-            module = module[-1 if last else 0]
+        while isinstance(module, nn.Sequential) and self.is_plain(module):
+            layers = [layer for layer in module if not self.is_identity(layer)]
+            if not layers:
+                break
+            module = layers[-1 if last else 0]
         if flattened:
             known = type(module) is nn.Linear
         else:
@@ -242,6 +261,9 @@ class Folding:
 
     def is_conv(self, module: nn.Module) -> bool:
         return is_known(module, CONVS)
+
+    def is_identity(self, module: nn.Module | None) -> bool:
+        return type(module) is nn.Identity and not self.obstacle(module)
 
     def is_plain(self, module: nn.Module) -> bool:
         """Whether the module does nothing but apply its layers in a row."""

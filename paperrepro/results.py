@@ -106,5 +106,8 @@ def rounded(table: "pd.DataFrame") -> "pd.DataFrame":
     """Fractional numbers with four significant digits: more were not measured."""
     fractional = table.select_dtypes("float")
     return table.assign(
-        **{name: [float(f"{value:.4g}") for value in column] for name, column in fractional.items()}
+        **{
+            str(name): [float(f"{value:.4g}") for value in column]
+            for name, column in fractional.items()
+        }
     )

@@ -54,7 +54,7 @@ TOY = Family(
     macs_of="fused",
     described=(describe.channels, describe.depths),
     recipes=lambda name: {
-        "paper": dict(source="the toy", epochs=1, batch_size=1024, optimizer="sgd", lr=0.05)
+        "paper": dict(source="the toy", epochs=1, batch_size=128, optimizer="sgd", lr=0.05)
         | dict(weight_decay=0.0, size=32)
     },
     small=dict(config=dict(width=8)),
@@ -65,9 +65,12 @@ BARE = Family(network=Toy, variants={"bare_a": dict(width=4)}, name="bare")
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
+    """Both families known, and fewer shapes to train on."""
     for family in (TOY, BARE):
         register(family)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paperrepro.datasets.COUNTS", (1024, 256))
+        yield
     for family in (TOY, BARE):
         unregister(family)
 
@@ -110,7 +113,7 @@ def test_models_info_claims_recipe():
     told = run("info", "toy_b")
     assert "A Toy (Nobody et al., arXiv 2026)" in told and "32,64,128,256" in told
     assert json.loads(run("claims", "--model", "toy_a", "--format", "json")) == []
-    assert json.loads(run("recipe", "toy_a", "--format", "json"))["batch_size"] == 1024
+    assert json.loads(run("recipe", "toy_a", "--format", "json"))["batch_size"] == 128
     small = json.loads(run("recipe", "toy_a", "--recipe", "small", "--format", "json"))
     assert small["config"] == {"width": 8} and small["size"] == 32
 

@@ -19,6 +19,7 @@ from .console import (
     check_out,
     exit_on_error,
     labels,
+    records_of,
     render,
     require,
     write,
@@ -171,8 +172,8 @@ def attribute(
             baseline=baseline,
         )
         titles = {
-            "{method}\ndeletion {deletion:.2f}, insertion {insertion:.2f}".format(**row): values
-            for row, values in zip(table.to_dict("records"), maps.values(), strict=True)
+            "{method}\ndeletion {deletion:.2f}, insertion {insertion:.2f}".format_map(row): values
+            for row, values in zip(records_of(table), maps.values(), strict=True)
         }
         write(context, out, table, lambda: attribution.draw(picture, titles))
     typer.echo(render(table, format))

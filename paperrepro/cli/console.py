@@ -85,7 +85,7 @@ def render(table: "pd.DataFrame", format: Format) -> str:
 
 
 def records_of(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    return table.to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def plain(value: object) -> object:
@@ -97,7 +97,7 @@ def plain(value: object) -> object:
     return None if is_missing(value) else value
 
 
-def is_missing(value: object) -> bool:
+def is_missing(value: Any) -> bool:
     import pandas as pd
 
     return value is None or bool(pd.isna(value))
