@@ -117,7 +117,8 @@ def link(app, doctree, page):
                 title = nodes.Text(app.env.titles[chapter].astext())
                 line += make_refnode(app.builder, page, chapter, "", title)
                 line += nodes.Text("." if chapter == users[-1] else ", ")
-            body += line
+            below = body.first_child_matching_class((addnodes.index, addnodes.desc))
+            body.insert(len(body) if below is None else below, line)
 
 
 def link_back(app, page, template, context, doctree):
