@@ -58,7 +58,7 @@ def outputs(name):
 def test_contents_list_every_page_and_no_other():
     found = {
         path.relative_to(BOOK).with_suffix("").as_posix()
-        for pattern in ("*.ipynb", "*.md", "solutions/*")
+        for pattern in ("*.ipynb", "*.md", "solutions/*", "api/*")
         for path in BOOK.glob(pattern)
         if path.suffix in (".ipynb", ".md")
     }

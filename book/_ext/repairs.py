@@ -1,7 +1,15 @@
-"""What Jupyter Book and docutils get wrong in every page."""
+"""What Jupyter Book, Sphinx and docutils get wrong in every page."""
+
+import re
 
 # docutils calls the bibliography a list whose children are no list items.
 NO_LIST = '<div role="list" class="citation-list">', '<div class="citation-list">'
+# Sphinx makes a long signature's parameters a list of descriptions without terms.
+NO_TERMS = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
+
+
+def parameters(match):
+    return f'<div class="sig-params">{match[1].replace("dd>", "div>")}</div>'
 
 
 def repair(app, pagename, templatename, context, doctree):
@@ -12,7 +20,8 @@ def repair(app, pagename, templatename, context, doctree):
         if "thebe"
         not in f"{script.filename} {script.attributes.get('body')}".lower()
     ]
-    context["body"] = context.get("body", "").replace(*NO_LIST)
+    body = context.get("body", "").replace(*NO_LIST)
+    context["body"] = NO_TERMS.sub(parameters, body)
 
 
 def setup(app):

@@ -272,6 +272,8 @@ def perturb(
 
 
 def base_image(image: Tensor, baseline: str) -> Tensor:
+    """What replaces the pixels of an image `(3, H, W)`: "blur" takes the image itself, blurred by
+    a twelfth of its shorter side; "grey" takes 0, the mean color."""
     if baseline == "grey":
         return torch.zeros_like(image)
     sigma = min(image.shape[1:]) / 12

@@ -177,7 +177,7 @@ def list_models(pattern: str | None = None, *, weights: str | None = None) -> li
     """The names of the networks, smallest first within a family.
 
     Args:
-        pattern: a family's name, or a pattern such as "fast*" or "*_ti"; None for all.
+        pattern: a family's name, or a pattern such as `fast*` or `*_ti`; None for all.
         weights: "released" for those whose checkpoint can be downloaded.
 
     Raises:
