@@ -55,6 +55,16 @@ SITES = {
         "https://numpy.org/doc/stable/",
         {"reference/generated/numpy.@.html#numpy.@": "numpy.ndarray"},
     ),
+    "matplotlib": (
+        "https://matplotlib.org/stable/",
+        {
+            "api/_as_gen/matplotlib.figure.@.html#matplotlib.figure.@": (
+                "matplotlib.figure.Figure Figure"
+            ),
+            "api/_as_gen/matplotlib.axes.@.html#matplotlib.axes.@": "matplotlib.axes._axes.Axes",
+            "api/_as_gen/matplotlib.lines.@.html#matplotlib.lines.@": "matplotlib.lines.Line2D",
+        },
+    ),
     "pillow": (
         "https://pillow.readthedocs.io/en/stable/",
         {"reference/Image.html#PIL.Image.Image": "PIL.Image.Image"},
@@ -62,7 +72,12 @@ SITES = {
 }
 
 
+TYPE_VARIABLES = ("paperrepro.benchmark.latency.Name", "paperrepro.reparam.Network")
+"""Which have no page."""
+
+
 def write(app, config):
+    config.nitpick_ignore = [("py:class", name) for name in TYPE_VARIABLES]
     folder = Path(app.doctreedir).parent / "inventories"
     folder.mkdir(parents=True, exist_ok=True)
     for site, (address, names) in SITES.items():
