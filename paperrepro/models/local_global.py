@@ -97,13 +97,13 @@ def shifts(graph: str, distance: int, side: int) -> list[int]:
 def max_relative(x: Tensor, graph: str, distance: int, reverse: bool) -> Tensor:
     """What `MaxRelative` computes. In a traced graph it is one node, because how many connections
     there are depends on the map's size."""
-    largest = None
+    largest = torch.zeros_like(x)
     for dim in (2, 3):
         for shift in shifts(graph, distance, x.shape[dim]):
             neighbour = roll(x, shift, dim)
             difference = x - neighbour if reverse else neighbour - x
-            largest = difference.relu() if largest is None else torch.maximum(largest, difference)
-    return torch.cat([x, torch.zeros_like(x) if largest is None else largest], dim=1)
+            largest = torch.maximum(largest, difference)
+    return torch.cat([x, largest], dim=1)
 
 
 torch.fx.wrap("max_relative")
