@@ -472,3 +472,20 @@ def test_bad_images_are_named_with_the_remedy(name):
         model(torch.empty(3, 64, 64, device="meta"))
     with pytest.raises(ValueError, match=r"\(1, 1, 64, 64\)"):
         model(torch.empty(1, 1, 64, 64, device="meta"))
+
+
+@pytest.mark.parametrize("graph, reverse", [("mgc", False), ("svga", True)])
+def test_max_relative_has_values_and_gradients_of_the_form_with_zeros(graph, reverse):
+    """Flat ground included, where a pixel equals its neighbour and the gradient is a half."""
+    x = torch.randn(2, 3, 9, 8).round().requires_grad_()
+    layer = MaxRelative(graph, 2, reverse=reverse)
+    largest = torch.zeros_like(x)
+    for dim in (2, 3):
+        for shift in layer.shifts(x.shape[dim]):
+            difference = x.roll(shift, dim) - x
+            largest = torch.maximum(largest, -difference if reverse else difference)
+    expected = torch.cat([x, largest], dim=1)
+    weights = torch.randn_like(expected)
+    assert torch.equal(layer(x), expected)
+    grads = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (layer(x), expected)]
+    torch.testing.assert_close(*grads)

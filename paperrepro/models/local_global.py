@@ -96,13 +96,18 @@ def shifts(graph: str, distance: int, side: int) -> list[int]:
 
 def max_relative(x: Tensor, graph: str, distance: int, reverse: bool) -> Tensor:
     """What `MaxRelative` computes. In a traced graph it is one node, because how many connections
-    there are depends on the map's size."""
+    there are depends on the map's size.
+
+    The zeros of the pixel itself are the first difference less itself: then all is arithmetic on
+    maps, which a phone's delegate takes in one piece, and the gradient is as with zeros.
+    """
     largest = None
     for dim in (2, 3):
         for shift in shifts(graph, distance, x.shape[dim]):
             neighbour = roll(x, shift, dim)
             difference = x - neighbour if reverse else neighbour - x
-            largest = difference.relu() if largest is None else torch.maximum(largest, difference)
+            before = difference - difference if largest is None else largest
+            largest = torch.maximum(before, difference)
     return torch.cat([x, torch.zeros_like(x) if largest is None else largest], dim=1)
 
 
@@ -118,8 +123,8 @@ def roll(x: Tensor, shift: int, dim: int) -> Tensor:
     side = x.shape[dim]
     if abs(shift) >= side:
         return x
-    head, tail = x.split([-shift % side, shift % side], dim)
-    return torch.cat([tail, head], dim)
+    start = -shift % side
+    return torch.cat([x.narrow(dim, start, side - start), x.narrow(dim, 0, start)], dim)
 
 
 def feed_forward(
