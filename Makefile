@@ -29,7 +29,7 @@ notebooks: $(READY)  ## Run every chapter and save its outputs and costs in plac
 	$(BIN)/python book/execute.py --save
 
 test: lint  ## Check style and types, run the tests, then every notebook against its outputs
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/pytest -n 2 --dist loadscope \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=600 book
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import nn
 
 from paperrepro.models.layers import Branches, LayerScale
@@ -19,9 +20,18 @@ def seeded():
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory):
-    """The book, built as 'make html' builds it."""
-    output = tmp_path_factory.mktemp("site")
+def site(tmp_path_factory, worker_id):
+    """The book, built once for all workers as 'make html' builds it."""
+    base = tmp_path_factory.getbasetemp()
+    output = (base if worker_id == "master" else base.parent) / "site"
+    with FileLock(f"{output}.lock"):
+        if not (output / "built").exists():
+            build_site(output)
+            (output / "built").touch()
+    return output / "_build" / "html"
+
+
+def build_site(output):
     builder = shutil.which("jupyter-book", path=str(Path(sys.executable).parent))
     if builder is None:
         pytest.skip("jupyter-book is not installed in this environment")
@@ -30,7 +40,6 @@ def site(tmp_path_factory):
     command = [builder, "build", *options, output, book]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, "\n".join(re.findall(r".*(?:WARNING|ERROR).*", result.stderr))
-    return output / "_build" / "html"
 
 
 @torch.no_grad()

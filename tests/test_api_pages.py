@@ -18,9 +18,6 @@ BOOK = Path(__file__).parents[1] / "book"
 CHAPTERS = sorted(path.stem for path in BOOK.glob("*.ipynb"))
 PAGES = sorted(path.stem for path in (BOOK / "api").glob("*.md"))
 
-# One worker builds the pages once for these tests and those of test_book.py.
-pytestmark = pytest.mark.xdist_group("book")
-
 
 @pytest.fixture(scope="module")
 def library():

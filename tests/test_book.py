@@ -38,9 +38,6 @@ NOTEBOOKS = [page for page in PAGES if (BOOK / f"{page}.ipynb").exists()]
 SOLUTIONS = [page for page in NOTEBOOKS if page.startswith("solutions/")]
 CHAPTERS = [page for page in NOTEBOOKS if page not in (toc["root"], *SOLUTIONS)]
 
-# One worker builds the pages once for all of these tests.
-pytestmark = pytest.mark.xdist_group("book")
-
 
 @cache
 def read(name):

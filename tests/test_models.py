@@ -454,7 +454,7 @@ def test_mobilenetv2_variants():
         (lambda: build_model("fasternet_t0", mode="slice"), "'slice'.*'split_cat'"),
         (lambda: build_model("mobilevigv2_ti", graph="knn"), "'knn'.*mgc"),
         (lambda: build_model("replknet_3", small_kernel=5), "5.*3"),
-        (lambda: build_model("mobileone_s0", num_classes=0), "num_classes .*0"),
+        (lambda: build_model("mobileone_s0", num_classes=-1), "num_classes .*-1"),
         (lambda: list_models("vit"), "'vit'.*mobileone"),
     ],
 )

@@ -73,7 +73,9 @@ def test_forward_and_gradients_against_float64(kernel, method):
 @pytest.mark.parametrize("method", ("auto", *METHODS))
 @pytest.mark.parametrize("kernel", (3, 9, 31))
 def test_gradcheck(kernel, method):
-    x, weight, bias = (each.double().requires_grad_() for each in tensors(2, 2, 5, kernel))
+    batch, channels, side = (1, 2, 4) if kernel == 31 else (2, 2, 5)
+    inputs = tensors(batch, channels, side, kernel)
+    x, weight, bias = (values.double().requires_grad_() for values in inputs)
 
     def operator(*inputs):
         return depthwise_conv2d(*inputs, method=method)

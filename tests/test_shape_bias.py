@@ -433,7 +433,7 @@ def test_command_asks_a_network():
         (["fasternet_t0", "--images", "nowhere"], 1, "nowhere"),
         (["fasternet_t0", "--count", "2"], 1, "1000 classes"),
         (["--decisions", "nowhere.csv"], 1, "nowhere.csv"),
-        (["--decisions", "nowhere.csv", "--out", "a.txt"], 1, ".png"),
+        (["--decisions", "nowhere.csv", "--out", "a.txt"], 2, ".png"),
     ],
 )
 def test_command_refuses(arguments, code, message):

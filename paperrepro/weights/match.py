@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from math import ceil
 from pathlib import Path
 
@@ -147,15 +148,22 @@ def recognise(state: dict[str, Tensor]) -> str | None:
     shapes = {(key, tuple(value.shape)) for key, value in state.items()}
     best, best_name = 0.5, None
     for name in list_models():
-        with torch.device("meta"):
-            forms = published_forms(build_model(name))
-        for form in forms:
-            ours = {key: tuple(value.shape) for key, value in form.state_dict().items()}
-            for table in layouts(form).values():
-                score = overlap([(table[key], shape) for key, shape in ours.items()], shapes)
-                if score > best:
-                    best, best_name = score, name
+        for published in published_shapes(name):
+            if (score := overlap(published, shapes)) > best:
+                best, best_name = score, name
     return best_name
+
+
+@cache
+def published_shapes(name: str) -> list[frozenset[tuple[str, tuple[int, ...]]]]:
+    """The keys and shapes of a network in every form and layout."""
+    with torch.device("meta"):
+        forms = published_forms(build_model(name))
+    return [
+        frozenset((table[key], tuple(value.shape)) for key, value in form.state_dict().items())
+        for form in forms
+        for table in layouts(form).values()
+    ]
 
 
 def overlap(a: Iterable, b: Iterable) -> float:
