@@ -41,8 +41,7 @@ class Toy(Backbone):
         stem = ConvNorm(in_chans, width, 3, 4, act="relu")
         fc = nn.Linear(widths[-1], num_classes)
         head = Chain(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=fc)
-        sizes = dict(stage_channels=widths, num_classes=num_classes, in_chans=in_chans)
-        super().__init__(stem, stages, head, **sizes)
+        super().__init__(stem, stages, head, widths, num_classes, in_chans)
 
 
 TOY = Family(

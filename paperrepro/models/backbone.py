@@ -106,7 +106,6 @@ class Backbone(nn.Module):
         stem: nn.Module,
         stages: Sequence[nn.Module],
         head: nn.Module,
-        *,
         stage_channels: Sequence[int],
         num_classes: int,
         in_chans: int = 3,

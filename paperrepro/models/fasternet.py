@@ -136,14 +136,7 @@ class FasterNet(Backbone):
             fc=nn.Linear(1280, num_classes),
         )
         stem = patchify(in_chans, embed_dim, 4, norm)
-        super().__init__(
-            stem,
-            stages,
-            head,
-            stage_channels=channels,
-            num_classes=num_classes,
-            in_chans=in_chans,
-        )
+        super().__init__(stem, stages, head, channels, num_classes, in_chans)
 
 
 # What the paper's tables state of a variant.

@@ -224,9 +224,9 @@ class LocalGlobalNet(Backbone):
             conv_stem(channels[0], in_chans),
             stages,
             two_layer_head(channels[-1], embed_dim, num_classes, distilled=distilled),
-            stage_channels=channels,
-            num_classes=num_classes,
-            in_chans=in_chans,
+            channels,
+            num_classes,
+            in_chans,
         )
 
 

@@ -82,7 +82,7 @@ class MobileNetV2(Backbone):
         )
         channels = [describe.modules_of(stage, nn.Conv2d)[-1].out_channels for stage in stages]
         stem = net.features[: ends[1]]
-        super().__init__(stem, stages, head, stage_channels=channels, num_classes=num_classes)
+        super().__init__(stem, stages, head, channels, num_classes)
 
 
 def large_depthwise(

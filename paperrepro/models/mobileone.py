@@ -147,14 +147,7 @@ class MobileOne(Backbone):
             flatten=nn.Flatten(),
             fc=nn.Linear(in_channels, num_classes),
         )
-        super().__init__(
-            stem,
-            stages,
-            head,
-            stage_channels=channels,
-            num_classes=num_classes,
-            in_chans=in_chans,
-        )
+        super().__init__(stem, stages, head, channels, num_classes, in_chans)
 
 
 # What the paper's tables state of a variant.

@@ -131,14 +131,7 @@ class RepLKNet(Backbone):
             flatten=nn.Flatten(),
             fc=nn.Linear(channels[-1], num_classes),
         )
-        super().__init__(
-            stem,
-            stages,
-            head,
-            stage_channels=channels,
-            num_classes=num_classes,
-            in_chans=in_chans,
-        )
+        super().__init__(stem, stages, head, channels, num_classes, in_chans)
 
 
 # What the paper's tables state of a variant.
