@@ -92,3 +92,19 @@ def test_others_networks_by_their_names():
 def test_what_cannot_be_found_is_named(name, options, message, saved):
     with pytest.raises(ValueError, match=message):
         find_network(name.format(saved=saved), **options)
+
+
+def test_weights_that_are_no_numbers_do_not_agree_with_anything(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from paperrepro.cli import app
+
+    monkeypatch.setattr("paperrepro.datasets.COUNTS", (64, 64))
+    model = create_model("fasternet_t0", num_classes=16, **SHALLOW["fasternet_t0"])
+    model.input = Input(size=32, crop=None)
+    with torch.no_grad():
+        model.head.fc.weight[0, 0] = float("nan")
+    save_model(model, tmp_path / "nan.safetensors")
+    words = ["evaluate", "fasternet_t0", "--weights", tmp_path / "nan.safetensors"]
+    result = CliRunner().invoke(app, [*map(str, words), "--data", "shapes"])
+    assert result.exit_code == 1 and "nan" in result.stderr and "agree" not in result.stderr
