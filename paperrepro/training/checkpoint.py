@@ -15,7 +15,10 @@ def save_checkpoint(run: Path, state: dict) -> None:
     """Makes `state` the last checkpoint of a run, and the last one the previous."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomically(run / LAST, buffer.getvalue(), previous=run / PREVIOUS)
+    try:
+        write_atomically(run / LAST, buffer.getvalue(), previous=run / PREVIOUS)
+    except OSError as error:
+        raise OSError(f"{error}; then go on with --resume") from error
 
 
 def has_checkpoint(run: Path) -> bool:
