@@ -266,7 +266,7 @@ def test_a_cut_off_checkpoint_is_told_and_the_one_before_it_used(tmp_path, whole
     os.truncate(run / "last.pt", 5000)
     train(tiny(), few_digits(), run, resume=True, progress=False)
     told = capsys.readouterr().err
-    assert "last.pt" in told and "--resume" in told
+    assert "last.pt" in told
     assert same_weights(run, whole)
     assert (run / "last.damaged").stat().st_size == 5000
     for name in ("last.pt", "previous.pt"):
