@@ -204,13 +204,14 @@ def multiply(a: Tensor, b: Tensor, *, conjugate: bool = False) -> Tensor:
     parts = [*itertools.product(range(a.shape[0]), range(a.shape[2]))]
     for i, j in parts:
         out = product[i, :, j]
-        for step, (k, l) in enumerate(parts):
-            m, n = i ^ k, j ^ l
-            sign = (-1) ** ((k & m) + (l & n) + conjugate * (m + n))
+        for step, (p, q) in enumerate(parts):
+            r, s = i ^ p, j ^ q
+            sign = (-1) ** ((p & r) + (q & s) + conjugate * (r + s))
+            one, other = a[p, :, q], b[r, :, s]
             if step:
-                out.addcmul_(a[k, :, l], b[m, :, n], value=sign)
+                out.addcmul_(one, other, value=sign)
             else:
-                torch.mul(a[k, :, l], b[m, :, n] if sign > 0 else -b[m, :, n], out=out)
+                torch.mul(one, other if sign > 0 else -other, out=out)
     return product
 
 
