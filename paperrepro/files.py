@@ -100,6 +100,37 @@ def write_atomically(
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+@contextmanager
+def locked(path: str | os.PathLike, *, wait: bool = False) -> Iterator[None]:
+    """Holds a lock file within the block. The lock ends with its process, however that ends.
+
+    Args:
+        wait: for whoever holds it, in place of an error.
+
+    Raises:
+        OSError: another process holds it, or the file cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise unwritable(path, error) from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(
+                f"another process works in {path.parent}; choose another place"
+            ) from error
+        yield
+
+
 def check_writable(folder: str | os.PathLike[str]) -> None:
     """Makes a folder where it is missing; before a long measurement, not after it.
 
@@ -165,7 +196,7 @@ def open_image(path: str | os.PathLike) -> Image.Image:
 
 
 def pick_device(name: str | None = None) -> "torch.device":
-    """The device of that name; a GPU where there is one, else the CPU, when None.
+    """The device of that name; a GPU where there is one (CUDA, else MPS), else the CPU, when None.
 
     Raises:
         ValueError: unknown name, or there is no such device here.
@@ -173,11 +204,14 @@ def pick_device(name: str | None = None) -> "torch.device":
     import torch
 
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}: use cpu, cuda or cuda:0") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"unknown device {name!r}: use cpu, cuda, cuda:0 or mps") from error
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, True):
         raise ValueError(f"there is no GPU here that PyTorch can use; leave out {name!r}")
     return device

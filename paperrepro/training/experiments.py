@@ -13,9 +13,9 @@ that an experiment that was stopped goes on where it was.
 
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,11 @@ from tqdm import tqdm
 from ..datasets import load_data
 from ..weights import load_model, save_model
 from .evaluation import evaluate
+from .place import Machine
+from .preparation import transform_for_validation
 from .recipe import Recipe, changes, find_recipe
-from .trainer import train, transform_for_validation
+from .signals import Stop, hear_signals, stopping, unheard
+from .trainer import train
 
 TEACHER = "teacher"
 
@@ -310,6 +313,7 @@ def run_experiment(
 
     Raises:
         ValueError, OSError: what `load_data` and `train` raise.
+        Interrupted: SIGINT or SIGTERM; the same call goes on.
     """
     runs = Path(runs)
     source = (data or experiment.data, os.fspath(root))
@@ -324,24 +328,8 @@ def run_experiment(
         for seed in range(seeds)
         for label in experiment.variants
     }
-    with (
-        tqdm(total=len(tasks), desc="runs", disable=None if progress else True) as bar,
-        ProcessPoolExecutor(
-            jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool,
-    ):
-        waiting = {
-            pool.submit(train_one, recipe, source, run): label
-            for (label, _), (recipe, run) in tasks.items()
-        }
-        try:
-            for done in as_completed(waiting):
-                done.result()
-                bar.set_postfix_str(waiting[done], refresh=False)
-                bar.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with stopping() as stop, stop.deferred():
+        run_all(list(tasks.values()), source, jobs, stop, progress)
     if teacher:
         tasks = {(TEACHER, 0): (experiment.recipe(TEACHER), runs / TEACHER)} | tasks
     logs = {key: pd.read_csv(run / "log.csv") for key, (_, run) in tasks.items()}
@@ -356,6 +344,48 @@ def run_experiment(
     )
 
 
+def run_all(
+    tasks: list[tuple[Recipe, Path]],
+    source: tuple[str, str],
+    jobs: int,
+    stop: Stop,
+    progress: bool,
+) -> None:
+    """Every run that is not done, so many at a time, each in a process of one thread.
+
+    Raises:
+        Interrupted: on a signal, after the processes have written their checkpoints.
+    """
+    with (
+        tqdm(total=len(tasks), desc="runs", disable=None if progress else True) as bar,
+        ProcessPoolExecutor(jobs, get_context("spawn"), initializer=begin_process) as pool,
+    ):
+        others = set(active_children())
+        with unheard():
+            waiting = {pool.submit(train_one, recipe, source, run) for recipe, run in tasks}
+        try:
+            while waiting and not stop:
+                done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                    bar.update()
+        finally:
+            if waiting:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in set(active_children()) - others:
+                    process.terminate()
+    if stop:
+        raise stop.interrupted(
+            "stopped; what is done is kept, and the same command goes on with the rest"
+        )
+
+
+def begin_process() -> None:
+    """In a process that trains: one thread, and signals heard for as long as it lives."""
+    torch.set_num_threads(1)
+    hear_signals()
+
+
 def folder_name(label: str, seed: int) -> str:
     plain = "".join(c if c.isalnum() else "-" for c in label.lower())
     return f"{plain}-{seed}"
@@ -363,10 +393,13 @@ def folder_name(label: str, seed: int) -> str:
 
 def train_one(recipe: Recipe, source: tuple[str, str], run: Path, progress: bool = False) -> None:
     """One run, unless it is done."""
+    with stopping() as stop:
+        if stop:  # the pool had handed this run out already
+            raise stop.interrupted("stopped before it began")
     if not (run / "model.safetensors").exists():
         name, root = source
         data = load_data(name, root=root, size=recipe.size)
-        train(recipe, data, run, resume=True, device="cpu", progress=progress)
+        train(recipe, data, run, resume=True, machine=Machine(device="cpu"), progress=progress)
 
 
 def row_of(label: str, seed: int, recipe: Recipe, run: Path, log: pd.DataFrame) -> dict:
