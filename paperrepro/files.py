@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,9 +58,7 @@ def replacing(path: str | os.PathLike, *, previous: Path | None = None) -> Itera
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{path.name}.*.partial"):
-            if not is_running(int(left.name.split(".")[-2])):
-                remove(left)
+        remove_partial(path)
         yield partial
         if partial.is_file():
             with partial.open("rb") as file:
@@ -71,6 +70,14 @@ def replacing(path: str | os.PathLike, *, previous: Path | None = None) -> Itera
         raise unwritable(path, error) from error
     finally:
         remove(partial)
+
+
+def remove_partial(path: Path) -> None:
+    """Removes what killed processes left of a file or folder: `.NAME.PROCESS.partial`."""
+    for left in path.parent.glob(f".{escape(path.name)}.*.partial"):
+        process = left.name.split(".")[-2]
+        if process.isdigit() and not is_running(int(process)):
+            remove(left)
 
 
 def is_running(process: int) -> bool:

@@ -356,7 +356,9 @@ def test_two_processes_train_the_network_of_one(tmp_path, recipe, tolerance):
     other = json.loads((tmp_path / "two/log.json").read_text())
     assert other["processes"] == 2
     assert other["epochs"][-1]["top1"] == log["top1"].iloc[-1]
-    assert other["epochs"][-1]["train_loss"] == pytest.approx(log["train_loss"].iloc[-1], abs=tolerance)
+    assert other["epochs"][-1]["train_loss"] == pytest.approx(
+        log["train_loss"].iloc[-1], abs=tolerance
+    )
 
 
 def test_batch_and_processes_must_fit():

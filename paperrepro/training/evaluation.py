@@ -62,13 +62,7 @@ def score(model: nn.Module, batches: Iterable, place: Place) -> Score:
     of what could not be read."""
     sums = torch.zeros(5, dtype=torch.float64)
     unreadable: list[str] = []
-    for images, labels, names in batches:
-        if any(names):
-            unreadable += [name for several in names for name in several.split("\n") if name]
-            readable = torch.tensor([not name for name in names])
-            images, labels = images[readable], labels[readable]
-            if not len(labels):
-                continue
+    for images, labels in readable(batches, unreadable):
         images = moved(images, place.device)
         start = time.perf_counter()
         logits = model(images).float().cpu()
@@ -101,6 +95,21 @@ def batches(
     return begin(make_loader(Prepared(images, transform), batch_size, machine, device, keys=keys))
 
 
+def readable(
+    batches: Iterable, unreadable: list[str] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images and labels of batches, without what could not be read, whose names are added to
+    `unreadable`."""
+    for images, labels, names in batches:
+        if any(names):
+            if unreadable is not None:
+                unreadable += [name for several in names for name in several.split("\n") if name]
+            read = torch.tensor([not name for name in names])
+            images, labels = images[read], labels[read]
+        if len(labels):
+            yield images, labels
+
+
 def hits(logits: Tensor, labels: Tensor) -> tuple[float, float, float]:
     """How often the label is the first answer and among the first five; the summed loss."""
     ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
@@ -123,7 +132,7 @@ def fused_difference(
     model.eval()
     first = Subset(cast(Dataset, images), range(min(count, len(images))))
     parts = batches(first, transform, 64, 0, torch.device("cpu"))
-    pairs = [(model(batch), fused(batch)) for batch, _, _ in parts]
+    pairs = [(model(batch), fused(batch)) for batch, _ in readable(parts)]
     model.train(training)
     logits, fused_logits = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     difference = (logits - fused_logits).abs().max() / logits.std()
