@@ -29,11 +29,13 @@ LAYERS = {
     "reparam": 2,
     "analysis": 3,
     "complexity": 3,
+    "drawing": 3,
     "weights": 3,
     "claims": 4,
     "networks": 4,
     "benchmark": 5,
     "export": 5,
+    "figures": 5,
     "training": 5,
     "cli": 6,
 }
