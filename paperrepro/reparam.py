@@ -8,13 +8,14 @@ distilled network, and every BatchNorm, into the convolution before it or, where
 in between, after it.
 
 It folds what it can prove, and leaves the rest as it is: a layer of a class that it does not know,
-one that is used twice, shares a parameter, is pruned or parametrized, or has a hook. `explain` says
-of each layer what became of it, and why.
+one that is used twice, shares a parameter, is pruned or parametrized, or has a hook, and the layers
+of a chain that the code around it takes apart (`chains`). `explain` says of each layer what became
+of it, and why.
 """
 
 import copy
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torchvision.ops import DeformConv2d, StochasticDepth
 
+from .chains import UnreadableCodeError, taken_apart
+from .models import Backbone
 from .models.layers import Branches, Chain, LayerScale, Residual, TwoHeads
 
 Linear: TypeAlias = nn.Conv2d | nn.Linear | DeformConv2d
@@ -61,8 +64,8 @@ def reparameterize(model: Network) -> Network:
     Args:
         model: one of this library's networks, or any `nn.Module` whose layers to fold stand in
             `nn.Sequential`s or in `models.layers.Branches`; torchvision's MobileNetV2, say. A
-            Sequential is taken to run as a whole: a module that takes its own Sequentials apart
-            when it runs, and does something between their layers, cannot be seen through.
+            Sequential that some `forward` does not just call, but indexes or loops over, stays as
+            it is, by its name and its source.
 
     Returns:
         The network with the same output, up to rounding: `model.eval()(images)`.
@@ -120,9 +123,15 @@ class Folding:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.steps: list[Step] = []
+        self.modules = list(model.modules())  # for as long as they are known by their ids
         self.names = {id(module): name for name, module in model.named_modules()}
         paths = model.named_modules(remove_duplicate=False)
         self.uses = Counter(id(module) for _, module in paths)
+        self.uses.update(id(module) for module in unregistered(model))
+        try:
+            self.apart, self.unreadable = taken_apart(model), ""
+        except UnreadableCodeError as error:
+            self.apart, self.unreadable = set(), str(error)
         self.owners = Counter(
             id(parameter)
             for module in model.modules()
@@ -157,6 +166,9 @@ class Folding:
                 chain._modules[name] = self.fold(child)
         if type(chain).forward not in (nn.Sequential.forward, Residual.forward):
             return chain
+        if why := self.unreadable or self.part_of(chain):
+            self.note(chain, "left", why)
+            return chain
         previous: nn.Module | None = None
         waiting: Waiting | None = None
         for name, child in list(chain._modules.items()):
@@ -184,6 +196,11 @@ class Folding:
             return chain[0] if self.is_conv(chain[0]) else chain
         return chain
 
+    def part_of(self, chain: nn.Sequential) -> str:
+        """Who takes the chain apart; nothing where it runs as a whole."""
+        name = self.name_of(chain).rpartition(".")[2]
+        return f"some forward does more with its {name} than call it" if name in self.apart else ""
+
     def take_out(self, chain: nn.Sequential, name: str) -> None:
         """Takes a layer out of a chain. Of others' chains an identity stays in its place: the
         module around one may count its layers, or call one by its name."""
@@ -198,6 +215,9 @@ class Folding:
         if norm is None or not fold_before(waiting.affine, layer):
             return False
         self.note(norm, "folded", f"into {self.name_of(layer)} after it")
+        for module in self.modules:
+            if isinstance(module, Backbone) and layer is module.get_classifier():
+                module.classifier_has_norm = True
         self.take_out(chain, waiting.name)
         return True
 
@@ -298,6 +318,20 @@ class Folding:
 
     def name_of(self, layer: nn.Module | None) -> str:
         return self.names.get(id(layer), "a merged convolution")
+
+
+def unregistered(model: nn.Module) -> Iterator[nn.Module]:
+    """The modules that modules keep in lists, tuples, dictionaries and attributes of their own."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name == "_modules" or name.endswith("_hooks"):
+                continue
+            if isinstance(value, dict):
+                value = list(value.values())
+            values = value if isinstance(value, list | tuple) else [value]
+            for each in values:
+                if isinstance(each, nn.Module):
+                    yield from each.modules()
 
 
 def is_known(module: nn.Module, kinds: tuple[type, ...]) -> bool:

@@ -19,6 +19,7 @@ OWNER, NAME = ADDRESS.removeprefix("https://github.com/").split("/")
 
 # A part imports only what lies below it; parts of one number do not know each other.
 LAYERS = {
+    "chains": 0,
     "files": 0,
     "ops": 0,
     "transforms": 0,

@@ -13,7 +13,7 @@ import typer
 from .. import __version__
 from .analysis import approximate, attribute, erf, kernels, salient, shape_bias, similarity
 from .benchmark import app as benchmark_commands
-from .export import export, plan, verify, verify_networks
+from .export import export, phone_report, plan, verify, verify_networks
 from .models import CLAIMS_EPILOG, claims, draw, info, models
 from .training import evaluate, experiment, recipe, train
 
@@ -64,7 +64,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     *(models, info, draw),
     *(train, evaluate, recipe, experiment),
     *(erf, salient, kernels, similarity, approximate, shape_bias, attribute),
-    *(export, verify, plan, verify_networks),
+    *(export, verify, plan, phone_report, verify_networks),
 )
 for command in COMMANDS:
     app.command()(command)
