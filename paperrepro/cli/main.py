@@ -14,7 +14,7 @@ from .. import __version__
 from .analysis import approximate, attribute, erf, kernels, salient, shape_bias, similarity
 from .benchmark import app as benchmark_commands
 from .export import export, phone_report, plan, verify, verify_networks
-from .models import CLAIMS_EPILOG, claims, draw, info, models
+from .models import CLAIMS_EPILOG, claims, draw, info, models, outcomes
 from .training import evaluate, experiment, recipe, train
 
 app = typer.Typer(
@@ -69,4 +69,5 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for command in COMMANDS:
     app.command()(command)
 app.command(epilog=CLAIMS_EPILOG)(claims)
+app.command()(outcomes)
 app.add_typer(benchmark_commands, name="benchmark")
