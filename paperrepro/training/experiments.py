@@ -10,7 +10,7 @@ so that an experiment that was stopped goes on where it was.
 import json
 import os
 from collections.abc import Sized
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -243,7 +243,7 @@ def train_all(
         stopping() as stop,
         stop.deferred(),
         tqdm(total=len(tasks), desc="trials" if trial else "runs", disable=shown) as bar,
-        ProcessPoolExecutor(jobs, get_context("spawn"), initializer=begin_process) as pool,
+        processes(jobs) as pool,
     ):
         with unheard():
             waiting = {
@@ -265,6 +265,11 @@ def train_all(
         raise stop.interrupted(
             "stopped; what is done is kept, and the same command goes on with the rest"
         )
+
+
+def processes(jobs: int) -> Executor:
+    """So many processes of one thread each."""
+    return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=begin_process)
 
 
 def begin_process() -> None:
