@@ -316,6 +316,9 @@ def experiment(
 ) -> None:
     """Run an ablation of the papers at a small scale: several variants, several seeds.
 
+    Two are of segmentation: scenes, which are drawn, and camvid, whose archive --data names; with
+    --out the folder gets segmentation-NAME.csv, a row per run and value.
+
     An experiment that was stopped goes on with the same command. With --out the folder gets
     experiment-NAME.csv (a row per run), experiment-NAME-log.csv (a row per epoch),
     experiment-NAME-correct.npz (which test images each network classifies rightly),
@@ -333,6 +336,7 @@ def experiment(
     from ..files import check_writable, write_atomically
     from ..results import save_correct, save_result
     from ..training import Interrupted
+    from ..training.dense_studies import STUDIES, run_study
     from ..training.experiments import (
         find_experiment,
         keep_weights,
@@ -343,6 +347,23 @@ def experiment(
     )
     from ..training.studies import EXPERIMENTS
 
+    if name in STUDIES:
+        with exit_on_error(1):
+            if out:
+                check_writable(out)
+            try:
+                table = run_study(name, runs, data=data, seeds=seeds)
+            except Interrupted as stop:
+                typer.echo(f"paperrepro: {stop}", err=True)
+                raise typer.Exit(stop.code) from stop
+            if out:
+                given = f" --data {Path(data).name}" if data else ""
+                command = f"paperrepro experiment {name}{given}"
+                save_result(out / f"segmentation-{name}.csv", table, command=command, threads=1)
+        keys = [key for key in table if key not in ("seed", "params", "value")]
+        means = table.groupby(keys, sort=False, dropna=False)["value"].agg(["mean", "std", "count"])
+        typer.echo(render(means.reset_index(), format))
+        return
     if name is None:
         rows = [
             {
@@ -353,6 +374,15 @@ def experiment(
                 "source": one.source,
             }
             for label, one in EXPERIMENTS.items()
+        ] + [
+            {
+                "experiment": label,
+                "data": one.data,
+                "variants": len(one.variants),
+                "seeds": one.seeds,
+                "source": "RepLKNet, Table 5, in small",
+            }
+            for label, one in STUDIES.items()
         ]
         typer.echo(render(pd.DataFrame(rows), format))
         return
