@@ -13,6 +13,7 @@ import typer
 from .. import __version__
 from .analysis import approximate, attribute, erf, kernels, salient, shape_bias, similarity
 from .benchmark import app as benchmark_commands
+from .dense import predict
 from .export import export, phone_report, plan, verify, verify_networks
 from .models import CLAIMS_EPILOG, claims, draw, info, models, outcomes
 from .training import evaluate, experiment, recipe, train
@@ -62,7 +63,7 @@ def options(
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(models, info, draw),
-    *(train, evaluate, recipe, experiment),
+    *(train, evaluate, predict, recipe, experiment),
     *(erf, salient, kernels, similarity, approximate, shape_bias, attribute),
     *(export, verify, plan, phone_report, verify_networks),
 )

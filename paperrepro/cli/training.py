@@ -16,6 +16,7 @@ from .console import (
     exit_on_error,
     render,
 )
+from .dense import evaluate_dense, is_dense
 
 if TYPE_CHECKING:
     from ..training import Recipe
@@ -53,6 +54,17 @@ def train(
     out: Annotated[Path, typer.Option(help="The folder of the run.", metavar="RUN")],
     recipe: RecipeOption = "paper",
     settings: SetOption = None,
+    task: Annotated[
+        str, typer.Option(help="classify, segment or detect.", metavar="TASK")
+    ] = "classify",
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a segmenter: semantic_fpn, upernet, deeplabv3. Of a detector: mask_rcnn, "
+            "faster_rcnn, cascade_mask_rcnn, retinanet, fcos, ssdlite.",
+            metavar="HEAD",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in that folder, if there is one.")
     ] = False,
@@ -122,11 +134,17 @@ def train(
         --set epochs=30 --allow epochs
       torchrun --nproc-per-node 8 -m paperrepro train fasternet_s --data imagenet \\
         --out runs/imagenet --workers 12 --resume
+      paperrepro train replknet_31b --task segment --data scenes --recipe small --set size=96 \\
+        --out runs/scenes
+      torchrun --nproc-per-node 8 -m paperrepro train fasternet_s --task detect --data coco \\
+        --recipe mask_rcnn --weights released --out runs/coco --workers 12 --resume
     """
     from ..datasets import load_data
     from ..training import Interrupted, Machine
     from ..training import train as run_training
     from ..training.signals import stopping
+    from ..training.trainer import fit
+    from .dense import make_task
 
     with exit_on_error(2):
         resolved = choose_recipe(name, recipe, settings)
@@ -146,6 +164,13 @@ def train(
     )
     try:
         with exit_on_error(1), stopping():
+            if task != "classify":
+                chosen = make_task(task, head, resolved, data, weights)
+                log = fit(chosen, out, resume=resume, allow=allow or (), machine=machine)
+                if int(os.environ.get("RANK", 0)) == 0:
+                    best = f"{chosen.headline} {log.iloc[-1][chosen.headline]:.3f}"
+                    typer.echo(f"{best} on {len(chosen.val)} pictures; {out / 'model.safetensors'}")
+                return
             splits = load_data(data, root=root, download=download, size=resolved.size)
             log = run_training(
                 resolved,
@@ -191,6 +216,8 @@ def evaluate(
 ) -> None:
     """Evaluate weights: top-1, top-5, images per second, as trained and re-parameterized.
 
+    Of a file that holds a segmenter: mean IoU and pixel accuracy; of a detector: COCO's numbers.
+
     The images are prepared as the file of weights says, or as the released network was evaluated.
     The speed is the network's alone, in batches of 64.
 
@@ -199,6 +226,9 @@ def evaluate(
       paperrepro evaluate mobileone_s0 --weights runs/digits/model.safetensors --data digits
       paperrepro evaluate fasternet_t0 --weights released --data imagenet
     """
+    if is_dense(weights):
+        evaluate_dense(weights, data, size, workers, device, format)
+        return
     from ..datasets import load_data
     from ..files import pick_device
     from ..models import Backbone, check_name

@@ -1,9 +1,15 @@
-"""How good a map of classes is: mean intersection over union, and the share of right pixels."""
+"""How good a map of classes is, by mean intersection over union; how good boxes are, by COCO's
+average precision."""
+
+import io
+from contextlib import redirect_stdout
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .data import IGNORED
+from .objects import run_lengths
 
 
 def confusion(answers: Tensor, maps: Tensor, num_classes: int) -> Tensor:
@@ -38,3 +44,50 @@ def summary(matrix: Tensor) -> dict[str, float]:
 
 def blank(num_classes: int) -> Tensor:
     return torch.zeros(num_classes, num_classes, dtype=torch.float64)
+
+
+NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""COCO's twelve: average precision over ten overlaps, at two, by the objects' size; average recall
+with at most 1, 10 and 100 detections, by size. -1 where there is no such object."""
+
+
+def coco_scores(truth: Any, found: list[dict[str, Any]], kind: str = "bbox") -> dict[str, float]:
+    """COCO's twelve numbers, from 0 to 1, as pycocotools computes them.
+
+    Args:
+        truth: of a set's `coco()`.
+        found: detections as `as_results` gives them.
+        kind: "bbox" for boxes, "segm" for masks.
+    """
+    from pycocotools.cocoeval import COCOeval
+
+    if not found:
+        return dict.fromkeys(NUMBERS, 0.0)
+    with redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(truth, truth.loadRes(found), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return dict(zip(NUMBERS, map(float, evaluation.stats), strict=True))
+
+
+def as_results(detections: dict[str, Tensor], image_id: int, objects: Any) -> list[dict[str, Any]]:
+    """A detector's answer to one picture in COCO's form.
+
+    Args:
+        detections: `boxes`, `labels`, `scores` and, from 0 to 1, `masks` `(n, 1, H, W)`.
+        objects: the set, which knows the file's numbers of the classes.
+    """
+    rows = []
+    for i in range(len(detections["boxes"])):
+        left, top, right, bottom = detections["boxes"][i].tolist()
+        row = {
+            "image_id": image_id,
+            "category_id": objects.category_of(int(detections["labels"][i])),
+            "bbox": [left, top, right - left, bottom - top],
+            "score": float(detections["scores"][i]),
+        }
+        if "masks" in detections:
+            row["segmentation"] = run_lengths(detections["masks"][i, 0].cpu() > 0.5)
+        rows.append(row)
+    return rows

@@ -1,6 +1,7 @@
 """Segmentation as a task of the trainer: pictures with maps, mean IoU."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -87,6 +88,7 @@ class Segmentation(Task):
     def save(self, model: nn.Module, path: Path) -> None:
         network = cast(Segmenter, model)
         network.classes = tuple(self.data.classes)
+        network.input = replace(input_of(self.recipe.model), size=self.recipe.size)
         save_dense(network, path)
 
     def parts(self, model: nn.Module) -> list[nn.Module]:
@@ -112,7 +114,7 @@ class Paired(Dataset):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, index: int) -> tuple[tuple[Any, tv_tensors.Mask], int]:
+    def __getitem__(self, index: int) -> tuple[tuple[Any, Any], int]:
         image, map = self.pictures[index]
         return (image, tv_tensors.Mask(map)), 0
 
