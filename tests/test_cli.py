@@ -93,7 +93,7 @@ def test_info_at_another_size():
 
 def test_claims_as_table():
     lines = output("claims", "--paper", "replknet", "--verdict", "differs").splitlines()
-    assert len(lines) == 1 + 5
+    assert len(lines) == 1 + 11
     assert lines[1].split() == "replknet Table 5 RepLKNet-31 params M 79.3 79.439 differs".split()
 
 

@@ -109,9 +109,8 @@ def predict(
 
     \b
     Examples:
-      paperrepro train replknet_31b --task segment --data scenes --recipe small --set size=96 \\
-        --out runs/scenes
-      paperrepro predict photo.jpg --weights runs/scenes/model.safetensors --out photo.png
+      paperrepro train replknet_31b --task segment --data scenes --recipe small --set size=96 --out s
+      paperrepro predict photo.jpg --weights s/model.safetensors --out photo.png
     """
     from ..dense import load_dense
     from ..dense.predict import drawn

@@ -134,8 +134,7 @@ def train(
         --set epochs=30 --allow epochs
       torchrun --nproc-per-node 8 -m paperrepro train fasternet_s --data imagenet \\
         --out runs/imagenet --workers 12 --resume
-      paperrepro train replknet_31b --task segment --data scenes --recipe small --set size=96 \\
-        --out runs/scenes
+      paperrepro train replknet_31b --task segment --data scenes --recipe small --set size=96 --out s
       torchrun --nproc-per-node 8 -m paperrepro train fasternet_s --task detect --data coco \\
         --recipe mask_rcnn --weights released --out runs/coco --workers 12 --resume
     """
