@@ -32,10 +32,10 @@ LAYERS = {
     "weights": 3,
     "claims": 4,
     "networks": 4,
-    "benchmark": 5,
     "export": 5,
     "training": 5,
-    "cli": 6,
+    "benchmark": 6,
+    "cli": 7,
 }
 
 

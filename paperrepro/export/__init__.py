@@ -1,15 +1,22 @@
 """To the iPhone: export to Core ML, executed and verified on any machine."""
 
 from .coreml import ExportReport, export_coreml
+from .executorch import export_executorch
 from .mac import compare_on_mac
+from .network import calibrate
+from .onnx import FileReport, export_onnx
 from .plan import plan
 from .verify import VerificationReport, verify_coreml
 
 __all__ = [
     "ExportReport",
+    "FileReport",
     "VerificationReport",
+    "calibrate",
     "compare_on_mac",
     "export_coreml",
+    "export_executorch",
+    "export_onnx",
     "plan",
     "verify_coreml",
 ]
