@@ -5,6 +5,7 @@ from .executorch import export_executorch
 from .mac import compare_on_mac
 from .network import calibrate
 from .onnx import FileReport, export_onnx
+from .phone import beside_papers, draw_report, read_report
 from .plan import plan
 from .verify import VerificationReport, verify_coreml
 
@@ -13,10 +14,13 @@ __all__ = [
     "FileReport",
     "VerificationReport",
     "calibrate",
+    "beside_papers",
     "compare_on_mac",
+    "draw_report",
     "export_coreml",
     "export_executorch",
     "export_onnx",
     "plan",
+    "read_report",
     "verify_coreml",
 ]
