@@ -13,7 +13,6 @@ import csv
 from collections.abc import Callable
 from typing import TypeVar
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -22,9 +21,10 @@ from tqdm import tqdm
 
 from ..models import build_model
 from ..ops import DepthwiseConv2d, depthwise
-from ..ops.depthwise import METHODS, RULE, depthwise_conv2d, gradient_of_kernel
+from ..ops.choice import measure
+from ..ops.depthwise import CLIFF, METHODS, RULE, depthwise_conv2d, gradient_of_kernel
 from ..reparam import reparameterize
-from .latency import FORMATS, all_threads, compare
+from .latency import FORMATS, compare, torch_threads
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -140,32 +140,27 @@ def calibrate() -> list[dict[str, object]]:
 
 
 def calibrated(purpose: str, memory_format: str, batch: int, side: int) -> dict[str, object]:
-    """One row of the rule: the fastest path for each kernel, on maps of 96 channels.
+    """One row of the rule: the fastest path for each kernel, on maps of 96 channels, one thread.
 
-    The shortest times with one thread and with all are averaged (geometrically). Of two paths
-    within 10 % of one another the one that the smaller kernel has is kept, so that noise draws no
-    pattern. Once one of PyTorch's paths in NCHW is five times slower than the best, larger kernels
-    skip it.
+    Of two paths within 10 % of one another the one that the smaller kernel has is kept, so that
+    noise draws no pattern.
     """
     row: dict[str, object] = {"purpose": purpose, "memory_format": memory_format}
     row |= {"batch": batch, "side": side}
-    methods = ["stock", "fft"] if purpose == "kernel gradient" else list(METHODS)
     last = ""
     for kernel in KERNELS:
-        candidates = {m: path(purpose, m, kernel, side, batch, memory_format) for m in methods}
-        runs = [
-            compare(candidates, rounds=3, min_seconds=0.003, threads=threads)
-            for threads in sorted({1, all_threads()})
-        ]
-        cost = {
-            m: np.prod([min(comparison[m].seconds) for comparison in runs]) ** (1 / len(runs))
-            for m in methods
-        }
-        best = min(cost, key=lambda method: cost[method])
-        if last not in cost or cost[last] > 1.1 * cost[best]:
+        if purpose == "kernel gradient":
+            methods = ["stock", "fft"]
+        else:
+            methods = [method for method in METHODS if method != "nchw" or kernel <= CLIFF]
+        with torch_threads(1):
+            seconds = measure(
+                {way: path(purpose, way, kernel, side, batch, memory_format) for way in methods}
+            )
+        best = min(seconds, key=lambda way: seconds[way])
+        if last not in seconds or seconds[last] > 1.1 * seconds[best]:
             last = best
         row[str(kernel)] = last
-        methods = [m for m in methods if m not in ("nchw", "stock") or cost[m] < 5 * cost[best]]
     return row
 
 
@@ -245,6 +240,7 @@ def path(
 ) -> Callable[[], object]:
     """One of the operator's paths, for one purpose of the rule."""
     x, weight, gradient = tensors(kernel, side, batch, memory_format)
+    weight = depthwise.within_reach(weight, x)
     if purpose == "kernel gradient":
         return torch.inference_mode()(lambda: gradient_of_kernel(x, gradient, weight, method))
     if purpose == "training":
