@@ -70,7 +70,7 @@ def measures() -> bool:
     return tuning.mode == "auto" and not torch.are_deterministic_algorithms_enabled()
 
 
-_chosen: dict[tuple[Path, str], str] = {}
+_chosen: dict[str, str] = {}
 
 
 def fastest(key: str, ways: Mapping[str, Callable[[], object]]) -> str:
@@ -80,9 +80,8 @@ def fastest(key: str, ways: Mapping[str, Callable[[], object]]) -> str:
         key: what is computed, in full; it becomes a file's name.
         ways: by name, the one that the table names first.
     """
-    place = folder(), key
-    if place not in _chosen:
-        path = place[0] / f"{key}.json"
+    if key not in _chosen:
+        path = folder() / f"{key}.json"
         choice = read(path)
         if choice is None or choice not in ways:
             seconds = measure(ways)
@@ -91,8 +90,8 @@ def fastest(key: str, ways: Mapping[str, Callable[[], object]]) -> str:
             if seconds[first] < MARGIN * seconds[choice]:
                 choice = first
             write(path, choice, seconds)
-        _chosen[place] = choice
-    return _chosen[place]
+        _chosen[key] = choice
+    return _chosen[key]
 
 
 def measure(ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:

@@ -31,15 +31,8 @@ from torch.nn.grad import conv2d_weight
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .choice import fastest, measures, tuning
+from .observers import is_observed, is_recorded
 from .spectral import Spectral
-
-try:  # PyTorch has no public names for these two
-    from torch._C import _are_functorch_transforms_active
-    from torch.utils._python_dispatch import _get_current_dispatch_mode
-except ImportError:
-    OBSERVERS_ARE_KNOWN = False
-else:
-    OBSERVERS_ARE_KNOWN = True
 
 METHODS = ("nchw", "channels_last", "fft")
 # The largest kernel for which PyTorch's path in NCHW is ever the fastest.
@@ -71,9 +64,8 @@ def depthwise_conv2d(
     Raises:
         ValueError: for an unknown method, an even kernel or shapes that do not match.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        if method == "auto":
-            return F.conv2d(x, weight, bias, padding=margins(weight.shape), groups=weight.shape[0])
+    if method == "auto" and is_recorded():
+        return F.conv2d(x, weight, bias, padding=margins(weight.shape), groups=weight.shape[0])
     training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     bias_shape = None if bias is None else bias.shape
     route = choose(
@@ -265,17 +257,6 @@ def within_reach(weight: Tensor, x: Tensor) -> Tensor:
         if surplus > 0:
             weight = weight.narrow(dim, surplus, weight.shape[dim] - 2 * surplus)
     return weight.contiguous()
-
-
-def is_observed() -> bool:
-    """Whether someone looks on who should see PyTorch's convolution; a PyTorch that cannot tell
-    gets its own, which is right in any case."""
-    return (
-        torch.is_autocast_enabled("cpu")
-        or not OBSERVERS_ARE_KNOWN
-        or _are_functorch_transforms_active()
-        or _get_current_dispatch_mode() is not None
-    )
 
 
 @lru_cache(maxsize=4096)
