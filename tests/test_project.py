@@ -19,8 +19,8 @@ OWNER, NAME = ADDRESS.removeprefix("https://github.com/").split("/")
 
 # A part imports only what lies below it; parts of one number do not know each other.
 LAYERS = {
-    "chains": 1,
     "files": 0,
+    "chains": 1,
     "ops": 1,
     "transforms": 1,
     "datasets": 2,
@@ -30,13 +30,16 @@ LAYERS = {
     "reparam": 3,
     "analysis": 4,
     "complexity": 4,
+    "drawing": 4,
     "weights": 4,
-    "claims": 5,
-    "networks": 5,
-    "benchmark": 6,
-    "export": 6,
-    "training": 6,
-    "cli": 7,
+    "dense": 5,
+    "claims": 6,
+    "networks": 6,
+    "benchmark": 7,
+    "export": 7,
+    "figures": 7,
+    "training": 7,
+    "cli": 8,
 }
 
 
