@@ -35,11 +35,11 @@ LAYERS = {
     "dense": 5,
     "claims": 6,
     "networks": 6,
-    "benchmark": 7,
     "export": 7,
     "figures": 7,
     "training": 7,
-    "cli": 8,
+    "benchmark": 8,
+    "cli": 9,
 }
 
 
