@@ -10,6 +10,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator
+from types import ModuleType
 
 from torch import nn
 
@@ -42,7 +43,7 @@ def handled(kind: type[nn.Module]) -> frozenset[str]:
             tree = parsed(function, kind)
             called = {id(node) for node in calls(tree)}
             for node in ast.walk(tree):
-                if not isinstance(node, ast.Attribute):
+                if not isinstance(node, ast.Attribute) or of_library(node, function):
                     continue
                 if id(node) not in called:
                     names.add(node.attr)
@@ -50,6 +51,15 @@ def handled(kind: type[nn.Module]) -> frozenset[str]:
                     seen.add(node.attr)
                     waiting.append(node.attr)
     return frozenset(names)
+
+
+def of_library(node: ast.Attribute, function: object) -> bool:
+    """Whether it is a name in an imported library, as `nn` is in `torch.nn.functional`."""
+    root: ast.expr = node
+    while isinstance(root, ast.Attribute):
+        root = root.value
+    known = getattr(function, "__globals__", {})
+    return isinstance(root, ast.Name) and isinstance(known.get(root.id), ModuleType)
 
 
 def versions(kind: type[nn.Module], name: str) -> Iterator[object]:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
-from torchvision.ops import DeformConv2d, StochasticDepth
+from torchvision.ops import DeformConv2d, FrozenBatchNorm2d, StochasticDepth
 
 from .chains import UnreadableCodeError, taken_apart
 from .models import Backbone
@@ -35,7 +35,7 @@ Network = TypeVar("Network", bound=nn.Module)
 # Whose forward is known. A subclass counts where it says `foldable = True` itself.
 CONVS = (nn.Conv2d, DeformConv2d)
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
-IDENTITIES = (nn.Identity, nn.Dropout, StochasticDepth)
+IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout2d, StochasticDepth)
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)
 
 
@@ -348,6 +348,10 @@ def as_affine(layer: nn.Module | None) -> Affine | None:
     if type(layer) is LayerScale:
         scale = layer.weight.flatten()
         return scale, torch.zeros_like(scale)
+    if type(layer) is FrozenBatchNorm2d:
+        frozen: Any = layer
+        scale = (frozen.running_var + frozen.eps).rsqrt() * frozen.weight
+        return scale, frozen.bias - frozen.running_mean * scale
     if type(layer) in NORMS and isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm):
         if layer.running_mean is None or layer.running_var is None:
             return None

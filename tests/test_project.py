@@ -30,13 +30,16 @@ LAYERS = {
     "reparam": 2,
     "analysis": 3,
     "complexity": 3,
+    "drawing": 3,
     "weights": 3,
-    "claims": 4,
-    "networks": 4,
-    "benchmark": 5,
-    "export": 5,
-    "training": 5,
-    "cli": 6,
+    "dense": 4,
+    "claims": 5,
+    "networks": 5,
+    "benchmark": 6,
+    "export": 6,
+    "figures": 6,
+    "training": 6,
+    "cli": 7,
 }
 
 
