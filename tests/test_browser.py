@@ -2,7 +2,8 @@
 
 from itertools import product
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlparse
+from urllib.request import url2pathname
 
 import pytest
 import yaml
@@ -108,6 +109,15 @@ def test_page_reads_well_at_every_width(site, page, name):
         page.wait_for_timeout(300)  # the theme makes what scrolls reachable by keyboard
         page.faults += [f"{device}-{scheme}: {objection}" for objection in objections(page, rules)]
     assert not page.faults, "\n".join(page.faults)
+
+
+def test_a_first_visit_is_light(site, page):
+    files = []
+    page.on("requestfinished", lambda request: files.append(request.url))
+    page.goto((site / f"{toc['root']}.html").as_uri(), wait_until="networkidle")
+    local = [Path(url2pathname(urlparse(url).path)) for url in files if url.startswith("file:")]
+    assert len(files) <= 15
+    assert sum(path.stat().st_size for path in local) <= 1.5e6
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if not name.startswith("solutions/")])
