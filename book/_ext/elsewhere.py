@@ -51,7 +51,9 @@ SITES = {
     ),
     "pandas": (
         "https://pandas.pydata.org/docs/",
-        {"reference/api/pandas.@.html#pandas.@": "pandas.DataFrame pd.DataFrame pandas.Series pd.Series"},
+        {
+            "reference/api/pandas.@.html#pandas.@": "pandas.DataFrame pd.DataFrame pandas.Series pd.Series"
+        },
     ),
     "numpy": (
         "https://numpy.org/doc/stable/",
