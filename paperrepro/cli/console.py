@@ -65,6 +65,19 @@ def exit_on_error(code: int) -> Iterator[None]:
         raise typer.Exit(code) from error
 
 
+@contextmanager
+def exit_on_signal() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into one line and the exit code that a shell expects."""
+    from ..signals import Interrupted, stopping
+
+    try:
+        with stopping():
+            yield
+    except Interrupted as stop:
+        typer.echo(f"paperrepro: {stop}", err=True)
+        raise typer.Exit(stop.code) from stop
+
+
 def render(table: "pd.DataFrame", format: Format) -> str:
     """The table as text; an empty one keeps its header."""
     if format is Format.csv:
