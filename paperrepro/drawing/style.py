@@ -60,6 +60,8 @@ def css() -> str:
         for kind in COLORS
     )
     return (
+        ".pr-panels{display:flex;flex-wrap:wrap;gap:8px;align-items:flex-start}"
+        ".pr-panels>svg{flex:1 1 320px;max-width:346px!important}"
         f".pr-svg{{{variables(False)}max-width:100%;height:auto}}"
         f"@media (prefers-color-scheme:dark){{.pr-svg{{{variables(True)}}}}}"
         f"{light}{{{variables(False)}}}{dark}{{{variables(True)}}}"

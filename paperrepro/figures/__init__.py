@@ -62,7 +62,7 @@ def compose(name: str, picture: str) -> str:
         f'<figure class="pr-figure pr-moving" data-figure="{name}"><style>{css()}{CONTROLS}</style>'
         f'{picture}<div class="pr-controls"></div>'
         f'<p class="pr-readout" aria-live="polite">{escape(moving.alt())}</p>'
-        f"<figcaption>{escape(moving.caption)}</figcaption>"
+        f'<figcaption style="color:inherit;text-align:left">{escape(moving.caption)}</figcaption>'
         f'<script type="application/json">{data}</script>'
         f'<script data-figure-script="{name}">{script(name)}</script></figure>'
     )

@@ -2,6 +2,7 @@
 figure("speed", (figure, { draw, choice, still }) => {
   const { networks, axes, families } = figure.data, left = 36, right = 336, top = 14, low = 262;
   let axis = "macs", chosen = null;
+  figure.svg.setAttribute("role", "group");
   const y = top1 => low - (top1 - 71) / 13.5 * (low - top);
 
   function place(value) {
