@@ -33,7 +33,7 @@ app = typer.Typer(
 QuickOption = Annotated[
     bool, typer.Option("--quick", help="Only the smallest part that still shows the point.")
 ]
-ThreadsOption = Annotated[int, typer.Option(help="Threads of PyTorch.", min=1)]
+ThreadsOption = Annotated[int, typer.Option(help="Threads of PyTorch.", min=1, max=1024)]
 OutOption = Annotated[
     Path, typer.Option(help="The folder of the results, made where it is missing.")
 ]
@@ -118,6 +118,11 @@ def models(
       paperrepro benchmark models mobileone_s1 resnet18 --out mine
     """
     from ..benchmark import models
+    from ..networks import check_any
+
+    with exit_on_error(2):
+        for name in names or []:
+            check_any(name)
 
     def run(**settings: Any) -> "pd.DataFrame":
         return models.run(names or None, **settings)

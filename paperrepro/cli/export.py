@@ -15,7 +15,9 @@ from .console import (
     check_out,
     command_line,
     exit_on_error,
+    read_lines,
     render,
+    require,
     write,
 )
 
@@ -75,19 +77,24 @@ def export(
       paperrepro export fasternet_t0 --weights released --labels imagenet.txt --compress int8
     """
     from ..export import export_coreml
+    from ..export.coreml import check_arguments, check_path
     from ..models import check_name
     from ..networks import find_network
 
+    package = out or Path(f"{name}.mlpackage")
     with exit_on_error(2):
         check_name(name)
+        check_arguments(precision, target, compress)
+        check_path(package)
+        require("coremltools", "export")
     with exit_on_error(1):
         opened = find_network(name, weights=weights, size=size, num_classes=classes)
         names = getattr(opened.model, "classes", None)
         if labels:
-            names = labels.read_text(encoding="utf-8").splitlines()
+            names = read_lines(labels)
         report = export_coreml(
             opened.model,
-            out or Path(f"{name}.mlpackage"),
+            package,
             size=opened.input.size,
             precision=precision,
             target=target,

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from ..datasets import Shapes
 from ..models import IMAGENET, Backbone, family_of
 from ..reparam import reparameterize
+from ..results import check_finite
 from . import mil
 from .package import coremltools, need_tensor, quiet
 
@@ -198,8 +199,12 @@ def export_coreml(
     """
     start = time.perf_counter()
     path = Path(path)
-    check_arguments(size, precision, target, compress, compute_units)
-    check_path(path, overwrite)
+    check_arguments(precision, target, compress, compute_units)
+    if size < 1:
+        raise ValueError(f"size is {size}; an image has at least one pixel")
+    check_path(path)
+    check_free(path, overwrite)
+    check_finite(model.state_dict().items())
     mean, std = normalization(model, normalize)
     settings = Settings(size, precision, target, mean, std, image, compress)
     network = reparameterize(model).cpu().float()
@@ -315,6 +320,7 @@ def reference(network: nn.Module, settings: Settings, images: Tensor) -> Tensor:
         raise ValueError(
             f"the network takes no images of {settings.size} pixels: {first_line(error)}"
         ) from error
+    check_finite([("the network's output", logits)])
     if logits.ndim != 2:
         raise ValueError(f"the network gives {tuple(logits.shape)}, not logits (N, classes)")
     return logits
@@ -361,7 +367,7 @@ def relative_error(logits: Tensor, expected: Tensor) -> float:
 
 
 def check_arguments(
-    size: int, precision: str, target: str, compress: str | None, compute_units: str
+    precision: str, target: str, compress: str | None, compute_units: str = "ALL"
 ) -> None:
     for name, value, allowed in (
         ("precision", precision, PRECISIONS),
@@ -370,19 +376,20 @@ def check_arguments(
         ("compress", compress, (None, *COMPRESSIONS)),
     ):
         if value not in allowed:
-            known = ", ".join(map(str, allowed))
+            known = ", ".join(map(str, filter(None, allowed)))
             raise ValueError(f"unknown {name} {value!r}; use one of {known}")
-    if size < 1:
-        raise ValueError(f"size is {size}; an image has at least one pixel")
     if compress:
         oldest = COMPRESSIONS[compress][0][-1]
         if TARGETS.index(target) < TARGETS.index(oldest):
             raise ValueError(f"{compress} needs target={oldest!r} or newer, not {target!r}")
 
 
-def check_path(path: Path, overwrite: bool) -> None:
+def check_path(path: Path) -> None:
     if path.suffix != ".mlpackage":
         raise ValueError(f"{path} is no name for a package: it must end in .mlpackage")
+
+
+def check_free(path: Path, overwrite: bool) -> None:
     for output in (path, golden_path(path)):
         if output.exists() and not overwrite:
             raise FileExistsError(f"{output} exists; choose another path, or overwrite it")
