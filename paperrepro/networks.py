@@ -263,6 +263,12 @@ def check_any(name: str) -> None:
         raise ValueError(f"{error}; timm and torchvision have none either{timm_too}") from None
 
 
+def build_meta(name: str) -> nn.Module:
+    """`build_peer` on the meta device: the layers without their numbers, at no cost."""
+    with torch.device("meta"):
+        return build_peer(name)
+
+
 def load_public(name: str, path: Path) -> nn.Module:
     """One of `PUBLIC` with the weights of its file.
 

@@ -14,9 +14,8 @@ from typer.testing import CliRunner
 
 from paperrepro.cli import app
 from paperrepro.datasets import load_data
-from paperrepro.results import load_result
+from paperrepro.results import load_correct, load_result
 from paperrepro.training import experiments as running
-from paperrepro.training.answers import load_correct
 from paperrepro.training.evaluation import evaluate
 from paperrepro.training.experiments import (
     Source,

@@ -123,6 +123,25 @@ def compare(correct: Mapping[str, Array], contrast: Mapping[str, float]) -> Comp
     )
 
 
+def compare_accuracies(first: Sequence[float], second: Sequence[float], images: int) -> Comparison:
+    """A difference in accuracy where only the accuracies are known, in percent and paired by seed.
+
+    Which images were answered rightly is not known, so the images' part is taken as if the two
+    variants answered independently of each other: more than it was.
+
+    Raises:
+        ValueError: other than the same number of runs, two at least.
+    """
+    import numpy as np
+
+    found = compare_runs(first, second)
+    shares = [float(np.mean(values)) / 100 for values in (first, second)]
+    of_images = 100 * math.sqrt(sum(share * (1 - share) for share in shares) / images)
+    error = math.hypot(found.error, of_images)
+    squares = found.error**4 / found.freedom + of_images**4 / (images - 1)
+    return Comparison(found.difference, error, error**4 / squares, found.seeds, images, of_images)
+
+
 def compare_runs(first: Sequence[float], second: Sequence[float]) -> Comparison:
     """A difference between values of runs, paired by seed: losses, which no test image carries.
 

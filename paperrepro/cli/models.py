@@ -1,4 +1,4 @@
-"""`paperrepro models`, `info` and `claims`."""
+"""`paperrepro models`, `info`, `claims` and `outcomes`."""
 
 from fnmatch import fnmatch
 from pathlib import Path
@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..claims import MODES, PAPERS, VERDICTS, load_claims
+from ..claims import LADDER, MODES, PAPERS, VERDICTS, load_claims
 from .console import Format, FormatOption, aligned, exit_on_error, render
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LARGEST_SIDE = 16384
+OUTCOME_COLUMNS = ["statement", "unit", "paper", "ours", "low", "high", "n", "verdict"]
 CLAIM_COLUMNS = ["paper", "item", "subject", "quantity", "unit", "paper_value", "ours", "verdict"]
 
 
@@ -155,6 +156,61 @@ CLAIMS_EPILOG = "\n\n".join(
 )
 
 
+def draw(
+    name: Annotated[
+        str,
+        typer.Argument(help="A name that `paperrepro models` lists, or timm's or torchvision's."),
+    ],
+    block: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this part, by its name in the code: stages.0.blocks.1, or a part of one.",
+            metavar="PART",
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the square image in pixels; 224 when left out.",
+            metavar="PIXELS",
+        ),
+    ] = None,
+    fused: Annotated[
+        bool, typer.Option("--fused", help="Beside it the re-parameterized form, as it runs.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The picture (.svg).", metavar="FILE", dir_okay=False)
+    ] = None,
+) -> None:
+    """Draw a network or one of its blocks as it is built: kernels, channels, branches, maps.
+
+    The same in words goes to standard output; without --out, the words alone. The picture is an
+    SVG with text, for a browser, a page or a paper, in light and dark.
+
+    \b
+    Examples:
+      paperrepro draw replknet_31b --out network.svg
+      paperrepro draw mobileone_s0 --block stages.1.blocks.2 --fused --out block.svg
+      paperrepro draw resnet18 --block layer2.0
+    """
+    from .console import require
+
+    with exit_on_error(2):
+        require("svg", "book")
+        from ..claims.reproduce import network
+        from ..drawing import draw as draw_module
+        from ..models import is_known
+        from ..networks import build_meta
+
+        model = network(name) if is_known(name) else build_meta(name)
+        title = f"{name}, {block}" if block else name
+        drawing = draw_module(model, size, block=block, fused=fused, title=title)
+        if out:
+            drawing.save(out)
+            typer.echo(f"wrote {out}", err=True)
+    typer.echo(drawing.alt)
+
+
 def claims(
     paper: Annotated[
         str | None, typer.Option(help=f"Only the claims of one paper: {', '.join(PAPERS)}.")
@@ -214,6 +270,50 @@ def claims(
         table = table[table["verdict"] == verdict]
     if format in (Format.table, Format.markdown):
         table = table[CLAIM_COLUMNS]
+    typer.echo(render(table, format))
+
+
+def outcomes(
+    paper: Annotated[
+        str | None, typer.Option(help=f"Only the outcomes of one paper: {', '.join(PAPERS)}.")
+    ] = None,
+    verdict: Annotated[
+        str | None,
+        typer.Option(help=f"Only the outcomes with one verdict: {', '.join(LADDER)}."),
+    ] = None,
+    format: FormatOption = Format.table,
+    update: Annotated[
+        bool,
+        typer.Option("--update", help="First derive every outcome anew from data/results."),
+    ] = False,
+) -> None:
+    """List what was measured here of the papers' claims: differences, ratios, correlations.
+
+    Each has its interval beside the paper's number, and a verdict that follows from them. The
+    table leaves out the result it was computed from; csv and json hold every column.
+
+    \b
+    Examples:
+      paperrepro outcomes --paper fasternet
+      paperrepro outcomes --verdict "opposite here"
+      paperrepro outcomes --format csv > outcomes.csv
+    """
+    from ..claims.outcomes import load_outcomes, update_outcomes
+
+    with exit_on_error(2):
+        for option, value, allowed in (("paper", paper, PAPERS), ("verdict", verdict, LADDER)):
+            if value is not None and value not in allowed:
+                raise ValueError(f"unknown {option} {value!r}; use one of {', '.join(allowed)}")
+    with exit_on_error(1):
+        if update:
+            typer.echo(f"{len(update_outcomes())} changed", err=True)
+        table = load_outcomes()
+    if paper is not None:
+        table = table[table["claims"].str.startswith(paper)]
+    if verdict is not None:
+        table = table[table["verdict"] == verdict]
+    if format in (Format.table, Format.markdown):
+        table = table[OUTCOME_COLUMNS]
     typer.echo(render(table, format))
 
 

@@ -272,8 +272,7 @@ def experiment(
     import pandas as pd
 
     from ..files import check_writable, write_atomically
-    from ..results import save_result
-    from ..training.answers import save_correct
+    from ..results import save_correct, save_result
     from ..training.experiments import (
         find_experiment,
         keep_weights,

@@ -1,6 +1,6 @@
-"""What a trained network answers to each test image, and how an experiment's answers are stored.
+"""What a trained network answers to each test image.
 
-A comparison whose error allows for the test set needs them: which images each network classifies
+A comparison whose error allows for the test set needs to know which images each network classifies
 rightly, and not only how many (`paperrepro.claims.compare`).
 """
 
@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 
 from ..datasets import LabelledImages
-from ..files import data_folder, write_atomically
-from ..results import load_result
+from ..files import write_atomically
 from .evaluation import batches
 
 if TYPE_CHECKING:
@@ -47,7 +45,9 @@ class Answers:
             return cls(file["correct"], file["among_five"], file["loss"])
 
     def write(self, path: Path) -> None:
-        write_atomically(path, _npz(**vars(self)))
+        memory = io.BytesIO()
+        np.savez_compressed(memory, allow_pickle=False, **vars(self))
+        write_atomically(path, memory.getvalue())
 
 
 @torch.no_grad()
@@ -64,39 +64,3 @@ def answers_of(
         parts.append((ranked[:, 0], ranked.any(1), loss))
     correct, among_five, losses = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     return Answers(correct, among_five, losses)
-
-
-def save_correct(path: Path, correct: Array) -> None:
-    """Stores booleans `(runs, images)`, a bit each, in the order of the experiment's table."""
-    images = np.array(correct.shape[1])
-    write_atomically(path, _npz(correct=np.packbits(correct, axis=1), images=images))
-
-
-def load_correct(experiment: str, folder: Path | None = None) -> dict[str, Array]:
-    """Which images the networks of a stored experiment classify rightly.
-
-    Args:
-        experiment: its name.
-        folder: where `experiment-NAME.csv` and `experiment-NAME-correct.npz` lie; the project's
-            own results by default.
-
-    Returns:
-        By variant, booleans `(seeds, images)`, in the order of the seeds.
-
-    Raises:
-        FileNotFoundError: the experiment ran before answers were stored.
-    """
-    folder = folder or data_folder("results")
-    table: pd.DataFrame = load_result(folder / f"experiment-{experiment}.csv").table
-    with np.load(folder / f"experiment-{experiment}-correct.npz") as file:
-        correct = np.unpackbits(file["correct"], axis=1, count=int(file["images"])).astype(bool)
-    return {
-        str(label): correct[runs.sort_values("seed").index.to_numpy()]
-        for label, runs in table.groupby("variant", sort=False)
-    }
-
-
-def _npz(**arrays: Array) -> bytes:
-    memory = io.BytesIO()
-    np.savez_compressed(memory, allow_pickle=False, **arrays)
-    return memory.getvalue()
