@@ -20,10 +20,11 @@ def test_damaged_files_of_weights_are_told():
 
 
 def test_wrong_commands_end_in_one_line():
-    """Those that fail before anything begins; and every command with arguments at random."""
-    early = [each for each in INVOCATIONS if each[1] == 2]
+    """Those whose arguments tell; and every command with arguments at random."""
+    long = ("train", "evaluate", "recipe", "salient", "benchmark")
+    early = [each for each in INVOCATIONS if each[1] == 2 and not each[0].startswith(long)]
     tally = commands.attempt(60, chosen=early)
-    assert tally.tried == 60 + len(early) > 100
+    assert tally.tried == 60 + len(early) > 90
     assert not tally.wrong and not tally.uncaught, tally
 
 
@@ -32,5 +33,5 @@ def test_a_full_disk_under_the_output_is_told():
         command = [sys.executable, "-m", "paperrepro", "claims"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("paperrepro: cannot write the output: ")
+    assert done.stderr.startswith("paperrepro: ") and "No space" in done.stderr
     assert len(done.stderr.splitlines()) == 1
