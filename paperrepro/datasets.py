@@ -12,6 +12,7 @@ and the image alone: neither the number of processes nor an interruption changes
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision import datasets as torchvision_datasets
 
-from .files import UnreadableImage, open_image
+from .files import UnreadableImage, locked, open_image
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -129,7 +130,9 @@ def from_torchvision(name: str, root: Path, download: bool) -> Data:
     """A set that torchvision knows; its checksums tell a download that was interrupted."""
     make, folder = DOWNLOADS[name]
     try:
-        train: Any = make(root, train=True, download=download)
+        # Of several processes the first one downloads, and the others find it there.
+        with locked(root / ".download.lock", wait=True) if download else nullcontext():
+            train: Any = make(root, train=True, download=download)
         val: Any = make(root, train=False, download=download)
     except (OSError, RuntimeError, ValueError, EOFError, AssertionError) as error:
         remedy = (
@@ -298,11 +301,16 @@ def hash64(x: np.ndarray) -> np.ndarray:
 
 
 def mix_seed(*parts: int) -> int:
-    """One seed of 63 bits out of several numbers, different for different ones."""
-    state = np.zeros(1, np.uint64)
+    """One seed of 63 bits out of several numbers, different for different ones: `hash64` of each
+    in turn, in Python's numbers, which are faster than arrays of one."""
+    whole = (1 << 64) - 1
+    state = 0
     for part in parts:
-        state = hash64(state ^ np.array([part], np.int64).view(np.uint64))
-    return int(state[0] >> np.uint64(1))
+        x = (state ^ part) + 0x9E3779B97F4A7C15 & whole
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & whole
+        x = (x ^ x >> 27) * 0x94D049BB133111EB & whole
+        state = x ^ x >> 31
+    return state >> 1
 
 
 def uniform(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:

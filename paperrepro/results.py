@@ -57,7 +57,7 @@ def save_result(
     write_atomically(path, "".join(lines) + table.to_csv(index=False, lineterminator="\n"))
 
 
-def check_finite(tensors: "Iterable[tuple[str, Tensor]]") -> None:
+def need_finite(tensors: "Iterable[tuple[str, Tensor]]") -> None:
     """Refuses tensors with NaN or infinity.
 
     Args:

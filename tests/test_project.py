@@ -35,11 +35,11 @@ LAYERS = {
     "dense": 4,
     "claims": 5,
     "networks": 5,
-    "benchmark": 6,
     "export": 6,
     "figures": 6,
     "training": 6,
-    "cli": 7,
+    "benchmark": 7,
+    "cli": 8,
 }
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from ..models import Backbone
-from ..results import check_finite
+from ..results import need_finite
 
 
 class _Reached(Exception):
@@ -20,7 +20,7 @@ def held_still(model: nn.Module) -> Iterator[None]:
     Raises:
         ValueError: naming a weight or buffer that is not finite.
     """
-    check_finite(model.state_dict().items())
+    need_finite(model.state_dict().items())
     modes = {module: module.training for module in model.modules()}
     needing = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval().requires_grad_(False)

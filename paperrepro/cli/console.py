@@ -38,7 +38,7 @@ SizeOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu or cuda; a GPU where there is one.", metavar="DEVICE")
+    str | None, typer.Option(help="cpu, cuda or mps; a GPU where there is one.", metavar="DEVICE")
 ]
 WorkersOption = Annotated[int, typer.Option(help="Processes that prepare images.", min=0)]
 OutOption = Annotated[
