@@ -10,7 +10,6 @@ files and name the command beside them; `pandas.read_csv(path, comment="#")` rea
     'paperrepro benchmark depthwise'
 """
 
-import os
 import platform
 import re
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .files import data_folder, write_atomically
+from .files import data_folder, processor, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -147,19 +146,6 @@ def surroundings() -> dict[str, str]:
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
-
-
-def processor() -> str:
-    """The processor's name, its number of cores and PyTorch's instruction set."""
-    import torch
-
-    try:
-        cpuinfo = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        cpuinfo = ""
-    match = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
-    name = match[1] if match else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def rounded(table: "pd.DataFrame") -> "pd.DataFrame":
