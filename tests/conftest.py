@@ -84,3 +84,15 @@ def randomize(model: nn.Module) -> nn.Module:
 def relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:
     """The largest difference of two sets of logits over the standard deviation of the first."""
     return ((a - b).abs().max() / a.std()).item()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """The run of `training_runs.tiny` that nothing interrupted."""
+    from training_runs import run_in_child, tiny
+
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    child = run_in_child(tiny(), run)
+    child.join()
+    assert child.exitcode == 0
+    return run

@@ -76,6 +76,7 @@ def css() -> str:
         ".pr-svg .pr-head{fill:var(--pr-line);stroke:none}"
         ".pr-svg .pr-node{fill:var(--pr-paper);stroke:var(--pr-line);stroke-width:1.4}"
         ".pr-svg .pr-drop,.pr-svg .pr-unknown{stroke-dasharray:4 3}"
+        ".pr-svg .pr-span{fill:none;stroke:var(--pr-muted);stroke-dasharray:4 3}"
         ".pr-svg .pr-badge{fill:var(--pr-ink);stroke:none}"
         ".pr-svg .pr-badge-text{fill:var(--pr-paper);font-weight:600}" + kinds
     )
