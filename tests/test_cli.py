@@ -94,7 +94,8 @@ def test_info_at_another_size():
 def test_claims_as_table():
     lines = output("claims", "--paper", "replknet", "--verdict", "differs").splitlines()
     assert len(lines) == 1 + 11
-    assert lines[1].split() == "replknet Table 5 RepLKNet-31 params M 79.3 79.439 differs".split()
+    expected = "replknet Table 5 RepLKNet-31 params M 79.3 79.439 differs".split()
+    assert expected in [line.split() for line in lines[1:]]
 
 
 def test_claims_as_csv_are_the_files_and_the_verdict():
@@ -199,7 +200,7 @@ def command_paths(group=None, path=()):
 @pytest.mark.parametrize("path", list(command_paths()), ids=" ".join)
 def test_examples_in_the_help_are_accepted(path):
     """`--help` at its end lets the command line check an example without running it."""
-    for line in output(*path, "--help").splitlines():
+    for line in re.sub(r"\\\n\s*", "", output(*path, "--help")).splitlines():
         if line.strip().startswith("paperrepro "):
             example, *_ = re.split(r" {2,}| [>|] ", line.strip())
             _, *arguments = shlex.split(example)

@@ -109,7 +109,7 @@ def predict(
 
     \b
     Examples:
-      paperrepro train replknet_31b --task segment --data scenes --recipe small --set size=96 --out s
+      paperrepro train rapidnet_ti --task segment --data scenes --recipe small --set size=96 --out s
       paperrepro predict photo.jpg --weights s/model.safetensors --out photo.png
     """
     from ..dense import load_dense

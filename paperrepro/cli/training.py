@@ -14,6 +14,7 @@ from .console import (
     WorkersOption,
     command_line,
     exit_on_error,
+    exit_on_signal,
     render,
 )
 from .dense import evaluate_dense, is_dense
@@ -134,35 +135,34 @@ def train(
         --set epochs=30 --allow epochs
       torchrun --nproc-per-node 8 -m paperrepro train fasternet_s --data imagenet \\
         --out runs/imagenet --workers 12 --resume
-      paperrepro train replknet_31b --task segment --data scenes --recipe small --set size=96 --out s
+      paperrepro train rapidnet_ti --task segment --data scenes --recipe small --set size=96 --out s
       torchrun --nproc-per-node 8 -m paperrepro train fasternet_s --task detect --data coco \\
         --recipe mask_rcnn --weights released --out runs/coco --workers 12 --resume
     """
-    from ..datasets import load_data
-    from ..training import Interrupted, Machine
-    from ..training import train as run_training
-    from ..training.signals import stopping
-    from ..training.trainer import fit
-    from .dense import make_task
+    with exit_on_signal():
+        from ..datasets import load_data
+        from ..training import Machine
+        from ..training import train as run_training
+        from ..training.trainer import fit
+        from .dense import make_task
 
-    with exit_on_error(2):
-        resolved = choose_recipe(name, recipe, settings)
-    machine = Machine(
-        device=device,
-        workers=workers,
-        prefetch=prefetch,
-        compile=compile,
-        channels_last=channels_last,
-        tf32=tf32,
-        deterministic=deterministic,
-        grad_checkpointing=grad_checkpointing,
-        minutes=minutes,
-        keep=keep,
-        log_every=log_every,
-        wandb=wandb,
-    )
-    try:
-        with exit_on_error(1), stopping():
+        with exit_on_error(2):
+            resolved = choose_recipe(name, recipe, settings)
+        machine = Machine(
+            device=device,
+            workers=workers,
+            prefetch=prefetch,
+            compile=compile,
+            channels_last=channels_last,
+            tf32=tf32,
+            deterministic=deterministic,
+            grad_checkpointing=grad_checkpointing,
+            minutes=minutes,
+            keep=keep,
+            log_every=log_every,
+            wandb=wandb,
+        )
+        with exit_on_error(1):
             if task != "classify":
                 chosen = make_task(task, head, resolved, data, weights)
                 log = fit(chosen, out, resume=resume, allow=allow or (), machine=machine)
@@ -181,9 +181,6 @@ def train(
                 allow=allow or (),
                 machine=machine,
             )
-    except Interrupted as stop:
-        typer.echo(f"paperrepro: {stop}", err=True)
-        raise typer.Exit(stop.code) from stop
     if int(os.environ.get("RANK", 0)) == 0:
         last = log.iloc[-1]
         typer.echo(
@@ -364,7 +361,6 @@ def experiment(
 
     from ..files import check_writable, write_atomically
     from ..results import save_correct, save_result
-    from ..training import Interrupted
     from ..training.dense_studies import STUDIES, run_study
     from ..training.experiments import (
         find_experiment,
@@ -380,11 +376,8 @@ def experiment(
         with exit_on_error(1):
             if out:
                 check_writable(out)
-            try:
+            with exit_on_signal():
                 table = run_study(name, runs, data=data, seeds=seeds)
-            except Interrupted as stop:
-                typer.echo(f"paperrepro: {stop}", err=True)
-                raise typer.Exit(stop.code) from stop
             if out:
                 given = f" --data {Path(data).name}" if data else ""
                 command = f"paperrepro experiment {name}{given}"
@@ -420,7 +413,7 @@ def experiment(
     with exit_on_error(1):
         if out:
             check_writable(out)
-        try:
+        with exit_on_signal():
             outcome = run_experiment(
                 study,
                 runs / name,
@@ -430,9 +423,6 @@ def experiment(
                 jobs=jobs,
                 download=download,
             )
-        except Interrupted as stop:
-            typer.echo(f"paperrepro: {stop}", err=True)
-            raise typer.Exit(stop.code) from stop
         command = command_line(context, "runs", "weights")
         if out:
             stem = out / f"experiment-{name}"
