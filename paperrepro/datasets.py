@@ -12,6 +12,7 @@ and the image alone: neither the number of processes nor an interruption changes
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,12 +20,11 @@ from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision import datasets as torchvision_datasets
 
-from .files import UnreadableImage, open_image
+from .files import IMAGE_SUFFIXES, UnreadableImage, open_image, read_image, tell_skipped, walk
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -145,17 +145,19 @@ def from_torchvision(name: str, root: Path, download: bool) -> Data:
 def from_folder(folder: Path) -> Data:
     """A folder of classes, or two of them: `train/` and `val/` or `test/`."""
     if not (folder / "train").is_dir():
-        images = Folder(folder)
-        order = range(len(images))
+        learned = Folder(folder)
+        tested = copy(learned)
+        tested.read = open_image
+        order = range(len(learned))
         train, val = (
             cast(LabelledImages, Subset(images, [i for i in order if (i % 10 == 0) == validates]))
-            for validates in (False, True)
+            for images, validates in ((learned, False), (tested, True))
         )
-        return Data(str(folder), train, val, tuple(images.classes))
+        return Data(str(folder), train, val, tuple(learned.classes))
     held_out = [folder / name for name in VALIDATION_FOLDERS if (folder / name).is_dir()]
     if not held_out:
         raise FileNotFoundError(f"{folder} has train/ but neither val/ nor test/ to validate on")
-    learned, tested = Folder(folder / "train"), Folder(held_out[0])
+    learned, tested = Folder(folder / "train"), Folder(held_out[0], open_image)
     if learned.classes != tested.classes:
         differ = sorted(set(learned.classes) ^ set(tested.classes))
         raise ValueError(
@@ -165,8 +167,15 @@ def from_folder(folder: Path) -> Data:
     return Data(str(folder), learned, tested, tuple(learned.classes))
 
 
-class Folder(torchvision_datasets.ImageFolder):
-    """A folder of images per class, read as PIL images in RGB.
+class Folder(Dataset):
+    """A folder of images per class: `(image, label)`, with `classes` and `samples` (path, label).
+
+    Hidden folders and files are left out with a warning.
+
+    Args:
+        read: what a file goes through. `read_image` gives uint8 tensors, which training takes as
+            they are cropped fastest; `open_image` PIL's images, whose resize the released networks
+            were evaluated with.
 
     Raises:
         FileNotFoundError: no class, or one without images.
@@ -174,22 +183,38 @@ class Folder(torchvision_datasets.ImageFolder):
         UnreadableImage: on access, for a file that is damaged or cut off.
     """
 
-    def __init__(self, folder: Path) -> None:
-        try:
-            super().__init__(os.fspath(folder))
-        except FileNotFoundError as error:
+    def __init__(self, folder: Path, read: Callable[[str], Any] = read_image) -> None:
+        self.read = read
+        skipped: list[str] = []
+        self.classes = find_classes(folder, skipped)
+        files = [sorted(walk(os.path.join(folder, name), skipped)) for name in self.classes]
+        tell_skipped(skipped)
+        empty = [name for name, held in zip(self.classes, files, strict=True) if not held]
+        if empty or not files:
+            reason = f"{', '.join(empty[:5])} holds none" if empty else "it has no folder"
             raise FileNotFoundError(
                 f"{folder} holds no images to train on: it needs one folder of images per class "
-                f"({str(error).splitlines()[0]})"
-            ) from error
+                f"({reason}; an image ends in {', '.join(sorted(IMAGE_SUFFIXES))})"
+            )
         if len(self.classes) < 2:
             raise ValueError(
                 f"{folder} has one class only, {self.classes[0]!r}; a classifier needs two folders"
             )
+        self.samples = [(path, label) for label, held in enumerate(files) for path in held]
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
         path, label = self.samples[index]
-        return open_image(path), label
+        return self.read(path), label
+
+
+def find_classes(folder: Path, skipped: list[str]) -> list[str]:
+    """The names of the folders, sorted; hidden ones are added to `skipped`."""
+    folders = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    skipped += [os.path.join(folder, name) for name in folders if name.startswith(".")]
+    return [name for name in folders if not name.startswith(".")]
 
 
 class Images(Dataset):
@@ -299,10 +324,13 @@ def hash64(x: np.ndarray) -> np.ndarray:
 
 def mix_seed(*parts: int) -> int:
     """One seed of 63 bits out of several numbers, different for different ones."""
-    state = np.zeros(1, np.uint64)
-    for part in parts:
-        state = hash64(state ^ np.array([part], np.int64).view(np.uint64))
-    return int(state[0] >> np.uint64(1))
+    state, bits = 0, (1 << 64) - 1
+    for part in parts:  # hash64 of one number: in Python's integers ten times as fast
+        x = ((state ^ (part & bits)) + 0x9E3779B97F4A7C15) & bits
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & bits
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & bits
+        state = x ^ (x >> 31)
+    return state >> 1
 
 
 def uniform(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:

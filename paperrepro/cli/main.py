@@ -5,6 +5,7 @@ turns them into CSV, JSON or Markdown. A mistake is one line on standard error: 
 bad argument, 1 for anything that fails later.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Annotated
 
@@ -48,6 +49,16 @@ def show_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
+def one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    return f"paperrepro: {message}\n"
+
+
 @app.callback()
 def options(
     version: Annotated[
@@ -55,7 +66,7 @@ def options(
         typer.Option("--version", help="Print the version.", callback=show_version, is_eager=True),
     ] = False,
 ) -> None:
-    pass
+    warnings.formatwarning = one_line
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
