@@ -10,7 +10,7 @@ RENDERED = @echo "The book is at file://$(CURDIR)/build/_build/html/index.html"
 CHECK_PYTHON = @$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and \
 	f"Python 3.11, 3.12 or 3.13 is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11")'
 
-.PHONY: help book html notebooks test lint lowest links constraints release clean
+.PHONY: help book html notebooks test lint faults lowest swift links constraints release clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -38,6 +38,9 @@ lint: $(READY)  ## Check style and types only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+faults: $(READY)  ## Provoke faults at random, by the thousand: modules, files, packages, commands
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
+
 lowest:  ## Run the fast tests at the lowest versions that pyproject.toml allows
 	$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear build/lowest
@@ -46,6 +49,9 @@ lowest:  ## Run the fast tests at the lowest versions that pyproject.toml allows
 		--resolution lowest-direct -e ".[book,export,runtimes,train,test]"
 	OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest -n 2 -m "not slow" \
 		$(foreach name,$(LOWEST),tests/test_$(name).py)
+
+swift:  ## Build and test the Swift package, where a Swift toolchain stands
+	tests/swift/check
 
 links: $(READY)  ## Visit every link of the book (needs the network)
 	$(BIN)/jupyter-book build --builder linkcheck --path-output build/links book

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from glob import escape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
@@ -73,9 +74,7 @@ def replacing(path: str | os.PathLike, *, previous: Path | None = None) -> Itera
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{path.name}.*.partial"):
-            if not is_running(int(left.name.split(".")[-2])):
-                remove(left)
+        remove_partial(path)
         yield partial
         if partial.is_file():
             with partial.open("rb") as file:
@@ -87,6 +86,14 @@ def replacing(path: str | os.PathLike, *, previous: Path | None = None) -> Itera
         raise unwritable(path, error) from error
     finally:
         remove(partial)
+
+
+def remove_partial(path: Path) -> None:
+    """Removes what killed processes left of a file or folder: `.NAME.PROCESS.partial`."""
+    for left in path.parent.glob(f".{escape(path.name)}.*.partial"):
+        process = left.name.split(".")[-2]
+        if process.isdigit() and not is_running(int(process)):
+            remove(left)
 
 
 def is_running(process: int) -> bool:
@@ -114,6 +121,37 @@ def write_atomically(
     """Writes a file, a text as UTF-8; whole, or not at all (see `replacing`)."""
     with replacing(path, previous=previous) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def locked(path: str | os.PathLike, *, wait: bool = False) -> Iterator[None]:
+    """Holds a lock file within the block. The lock ends with its process, however that ends.
+
+    Args:
+        wait: for whoever holds it, in place of an error.
+
+    Raises:
+        OSError: another process holds it, or the file cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise unwritable(path, error) from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(
+                f"another process works in {path.parent}; choose another place"
+            ) from error
+        yield
 
 
 def check_writable(folder: str | os.PathLike[str]) -> None:

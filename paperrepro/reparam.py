@@ -8,21 +8,24 @@ distilled network, and every BatchNorm, into the convolution before it or, where
 in between, after it.
 
 It folds what it can prove, and leaves the rest as it is: a layer of a class that it does not know,
-one that is used twice, shares a parameter, is pruned or parametrized, or has a hook. `explain` says
-of each layer what became of it, and why.
+one that is used twice, shares a parameter, is pruned or parametrized, or has a hook, and the layers
+of a chain that the code around it takes apart (`chains`). `explain` says of each layer what became
+of it, and why.
 """
 
 import copy
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
-from torchvision.ops import DeformConv2d, StochasticDepth
+from torchvision.ops import DeformConv2d, FrozenBatchNorm2d, StochasticDepth
 
+from .chains import UnreadableCodeError, taken_apart
+from .models import Backbone
 from .models.layers import Branches, Chain, LayerScale, Residual, TwoHeads
 
 Linear: TypeAlias = nn.Conv2d | nn.Linear | DeformConv2d
@@ -32,7 +35,7 @@ Network = TypeVar("Network", bound=nn.Module)
 # Whose forward is known. A subclass counts where it says `foldable = True` itself.
 CONVS = (nn.Conv2d, DeformConv2d)
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
-IDENTITIES = (nn.Identity, nn.Dropout, StochasticDepth)
+IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout2d, StochasticDepth)
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)
 
 
@@ -61,8 +64,8 @@ def reparameterize(model: Network) -> Network:
     Args:
         model: one of this library's networks, or any `nn.Module` whose layers to fold stand in
             `nn.Sequential`s or in `models.layers.Branches`; torchvision's MobileNetV2, say. A
-            Sequential is taken to run as a whole: a module that takes its own Sequentials apart
-            when it runs, and does something between their layers, cannot be seen through.
+            Sequential that some `forward` does not just call, but indexes or loops over, stays as
+            it is, by its name and its source.
 
     Returns:
         The network with the same output, up to rounding: `model.eval()(images)`.
@@ -120,9 +123,15 @@ class Folding:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.steps: list[Step] = []
+        self.modules = list(model.modules())  # for as long as they are known by their ids
         self.names = {id(module): name for name, module in model.named_modules()}
         paths = model.named_modules(remove_duplicate=False)
         self.uses = Counter(id(module) for _, module in paths)
+        self.uses.update(id(module) for module in unregistered(model))
+        try:
+            self.apart, self.unreadable = taken_apart(model), ""
+        except UnreadableCodeError as error:
+            self.apart, self.unreadable = set(), str(error)
         self.owners = Counter(
             id(parameter)
             for module in model.modules()
@@ -157,6 +166,9 @@ class Folding:
                 chain._modules[name] = self.fold(child)
         if type(chain).forward not in (nn.Sequential.forward, Residual.forward):
             return chain
+        if why := self.unreadable or self.part_of(chain):
+            self.note(chain, "left", why)
+            return chain
         previous: nn.Module | None = None
         waiting: Waiting | None = None
         for name, child in list(chain._modules.items()):
@@ -184,6 +196,11 @@ class Folding:
             return chain[0] if self.is_conv(chain[0]) else chain
         return chain
 
+    def part_of(self, chain: nn.Sequential) -> str:
+        """Who takes the chain apart; nothing where it runs as a whole."""
+        name = self.name_of(chain).rpartition(".")[2]
+        return f"some forward does more with its {name} than call it" if name in self.apart else ""
+
     def take_out(self, chain: nn.Sequential, name: str) -> None:
         """Takes a layer out of a chain. Of others' chains an identity stays in its place: the
         module around one may count its layers, or call one by its name."""
@@ -198,6 +215,9 @@ class Folding:
         if norm is None or not fold_before(waiting.affine, layer):
             return False
         self.note(norm, "folded", f"into {self.name_of(layer)} after it")
+        for module in self.modules:
+            if isinstance(module, Backbone) and layer is module.get_classifier():
+                module.classifier_has_norm = True
         self.take_out(chain, waiting.name)
         return True
 
@@ -300,6 +320,20 @@ class Folding:
         return self.names.get(id(layer), "a merged convolution")
 
 
+def unregistered(model: nn.Module) -> Iterator[nn.Module]:
+    """The modules that modules keep in lists, tuples, dictionaries and attributes of their own."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name == "_modules" or name.endswith("_hooks"):
+                continue
+            if isinstance(value, dict):
+                value = list(value.values())
+            values = value if isinstance(value, list | tuple) else [value]
+            for each in values:
+                if isinstance(each, nn.Module):
+                    yield from each.modules()
+
+
 def is_known(module: nn.Module, kinds: tuple[type, ...]) -> bool:
     """Whether a module is just one of these kinds, or of a class that says `foldable = True`."""
     return type(module) in kinds or (isinstance(module, kinds) and "foldable" in vars(type(module)))
@@ -314,6 +348,10 @@ def as_affine(layer: nn.Module | None) -> Affine | None:
     if type(layer) is LayerScale:
         scale = layer.weight.flatten()
         return scale, torch.zeros_like(scale)
+    if type(layer) is FrozenBatchNorm2d:
+        frozen: Any = layer
+        scale = (frozen.running_var + frozen.eps).rsqrt() * frozen.weight
+        return scale, frozen.bias - frozen.running_mean * scale
     if type(layer) in NORMS and isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm):
         if layer.running_mean is None or layer.running_var is None:
             return None

@@ -15,14 +15,17 @@ import platform
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .files import data_folder, write_atomically
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+
+    Array: TypeAlias = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,42 @@ def load_result(name: str | Path) -> Result:
     if "command" not in provenance:
         raise ValueError(f"{path} does not open with '# command: …': it is not a result of ours")
     return Result(pd.read_csv(StringIO(text), comment="#"), provenance)
+
+
+def save_correct(path: Path, correct: "Array") -> None:
+    """Stores booleans `(runs, images)`, a bit each, in the order of the experiment's table."""
+    import numpy as np
+
+    memory = BytesIO()
+    images = np.array(correct.shape[1])
+    np.savez_compressed(memory, correct=np.packbits(correct, axis=1), images=images)
+    write_atomically(path, memory.getvalue())
+
+
+def load_correct(experiment: str, folder: Path | None = None) -> "dict[str, Array]":
+    """Which images the networks of a stored experiment classify rightly.
+
+    Args:
+        experiment: its name.
+        folder: where `experiment-NAME.csv` and `experiment-NAME-correct.npz` lie; the project's
+            own results by default.
+
+    Returns:
+        By variant, booleans `(seeds, images)`, in the order of the seeds.
+
+    Raises:
+        FileNotFoundError: the experiment ran before answers were stored.
+    """
+    import numpy as np
+
+    folder = folder or data_folder("results")
+    table = load_result(folder / f"experiment-{experiment}.csv").table
+    with np.load(folder / f"experiment-{experiment}-correct.npz") as file:
+        correct = np.unpackbits(file["correct"], axis=1, count=int(file["images"])).astype(bool)
+    return {
+        str(label): correct[runs.sort_values("seed").index.to_numpy()]
+        for label, runs in table.groupby("variant", sort=False)
+    }
 
 
 def surroundings() -> dict[str, str]:

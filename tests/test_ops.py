@@ -118,6 +118,34 @@ def test_input_that_is_not_contiguous():
             assert error(output, reference(view, weight, bias)) <= 1e-5
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("training", (False, True))
+@pytest.mark.parametrize("method", ("auto", *METHODS))
+def test_no_path_meets_taps_that_reach_only_padding(method, training, format, monkeypatch):
+    """PyTorch is 16 to 109 times slower on a 7 x 7 map with a kernel of 25 than of 13."""
+    met = []
+
+    def spy(x, weight, *args, **kwargs):
+        met.append(weight.shape[2:])
+        return convolution(x, weight, *args, **kwargs)
+
+    convolution = F.conv2d
+    x, weight, bias = tensors(2, 3, (7, 4), 25, format)
+    expected = reference(x, weight, bias)
+    wanted = gradients(reference, (x, weight, bias))
+    monkeypatch.setattr(F, "conv2d", spy)
+
+    def operator(x, weight, bias):
+        return depthwise_conv2d(x, weight, bias, method=method)
+
+    if training:
+        for found, each in zip(gradients(operator, (x, weight, bias)), wanted, strict=True):
+            assert error(found, each) <= 1e-5
+    else:
+        assert error(operator(x, weight, bias), expected) <= 1e-5
+    assert set(met) <= {(13, 7)} and (met or method not in ("nchw", "channels_last"))
+
+
 def test_rectangular_kernel():
     torch.manual_seed(0)
     x, weight = torch.randn(2, 3, 12, 40), torch.randn(3, 1, 5, 51)

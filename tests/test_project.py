@@ -19,6 +19,7 @@ OWNER, NAME = ADDRESS.removeprefix("https://github.com/").split("/")
 
 # A part imports only what lies below it; parts of one number do not know each other.
 LAYERS = {
+    "chains": 0,
     "files": 0,
     "ops": 0,
     "transforms": 0,
@@ -30,12 +31,13 @@ LAYERS = {
     "analysis": 3,
     "complexity": 3,
     "weights": 3,
-    "claims": 4,
-    "networks": 4,
-    "benchmark": 5,
-    "export": 5,
-    "training": 5,
-    "cli": 6,
+    "dense": 4,
+    "claims": 5,
+    "networks": 5,
+    "benchmark": 6,
+    "export": 6,
+    "training": 6,
+    "cli": 7,
 }
 
 

@@ -1,7 +1,6 @@
-"""The papers' two timing protocols: the cases that Swift is held to as well, and the package."""
+"""The papers' two timing protocols, by the cases that the Swift package is held to as well."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,8 @@ from paperrepro.export import protocols
 from paperrepro.export.protocols import PROTOCOLS, TimingProtocol, latency, time_inferences
 
 IOS = Path(protocols.__file__).with_name("ios")
-FIXTURE = IOS / "Tests/LatencyProtocolTests/cases.json"
+FIXTURE = IOS / "Tests/BackboneMathTests/cases.json"
 CASES = json.loads(FIXTURE.read_text())["cases"]
-SOURCES = {path.relative_to(IOS).as_posix(): path.read_text() for path in IOS.rglob("*.swift")}
-PURE = "Sources/LatencyProtocol/LatencyProtocol.swift"
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
@@ -81,44 +78,3 @@ def test_each_round_loads_and_leaves_its_first_inference_untimed():
 def test_errors_name_what_is_wrong(times, timing, message):
     with pytest.raises(ValueError, match=message):
         latency(times, timing)
-
-
-def test_swift_has_the_same_protocols():
-    constant = r"static let (\w+) = TimingProtocol\(rounds: (\d+), inferences: (\d+), trim: (\w+)\)"
-    found = re.findall(constant, SOURCES[PURE])
-    assert {
-        re.sub("([A-Z])", lambda m: "_" + m[0].lower(), name): TimingProtocol(
-            int(rounds), int(inferences), None if trim == "nil" else int(trim)
-        )
-        for name, rounds, inferences, trim in found
-    } == PROTOCOLS
-
-
-def targets():
-    """Of each target of the package: where its folder is, and which other targets it uses."""
-    target = r"\.(\w*[tT]arget)\(\s*name: \"(\w+)\"(?:,\s*dependencies: \[(.*)\])?"
-    return {
-        name: ("Tests" if kind == "testTarget" else "Sources", set(re.findall(r"\w+", used)))
-        for kind, name, used in re.findall(target, SOURCES["Package.swift"])
-    }
-
-
-def test_package_names_folders_that_exist():
-    folders = {f"{top}/{name}" for name, (top, _) in targets().items()}
-    assert folders == {path.rsplit("/", 1)[0] for path in SOURCES if "/" in path}
-    assert re.findall(r"\.copy\(\"(.*)\"\)", SOURCES["Package.swift"]) == [FIXTURE.name]
-
-
-def test_swift_imports_the_targets_that_the_package_declares():
-    for name, (top, used) in targets().items():
-        sources = [text for path, text in SOURCES.items() if path.startswith(f"{top}/{name}/")]
-        imported = set(re.findall(r"^import (\w+)", "".join(sources), re.M))
-        assert imported & targets().keys() == used, name
-
-
-def test_swift_without_core_ml_is_left():
-    assert not re.search(r"^import", SOURCES[PURE], re.M)
-    for path, source in SOURCES.items():
-        if re.search("^import CoreML$", source, re.M):
-            assert source.startswith("#if canImport(CoreML)\n"), path
-            assert source.count("#endif") == 1 and source.endswith("#endif\n"), path

@@ -80,6 +80,30 @@ class Sliced(nn.Module):
         return self.chain(x) + self.first(x)
 
 
+class TakesApart(nn.Module):
+    """Does something between the layers of one chain, and calls the other as a whole."""
+
+    def __init__(self):
+        super().__init__()
+        self.chain = nn.Sequential(conv(), nn.BatchNorm2d(4))
+        self.whole = nn.Sequential(conv(), nn.BatchNorm2d(4))
+
+    def forward(self, x):
+        return self.whole(self.chain[1](self.chain[0](x).tanh()))
+
+
+class Listed(nn.Module):
+    """Keeps a layer of its chain in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.chain = nn.Sequential(conv(), nn.BatchNorm2d(4))
+        self.taps = [self.chain[0]]
+
+    def forward(self, x):
+        return self.chain(x) + self.taps[0](x)
+
+
 class Squared(nn.Conv2d):
     def forward(self, x):
         return super().forward(x) ** 2
@@ -161,6 +185,8 @@ MODULES = {
     "a branch used twice": (shared_branch, IMAGE),
     "a layer used outside its chain": (Outside, IMAGE),
     "a sliced chain": (Sliced, IMAGE),
+    "a chain taken apart": (TakesApart, IMAGE),
+    "a layer in a list": (Listed, IMAGE),
     "pruning": (pruned, IMAGE),
     "weight norm": (lambda: normed(parametrizations.weight_norm(conv())), IMAGE),
     "weight norm by a hook": (weight_norm_by_hook, IMAGE),
@@ -318,3 +344,29 @@ def away_from_defaults_gently(model):
             if module.affine:
                 module.bias.normal_(0, 0.1)
     return model
+
+
+def test_a_chain_that_is_taken_apart_stays():
+    outcomes = {step.layer: step for step in explain(TakesApart())}
+    assert outcomes["chain"].outcome == "left" and "chain" in outcomes["chain"].why
+    assert outcomes["whole.1"].outcome == "folded"
+
+
+def test_code_that_cannot_be_read_is_not_guessed():
+    scope = {"nn": nn}
+    exec("class Hidden(nn.Module):\n    def forward(self, x): return self.chain(x)", scope)
+    model = scope["Hidden"]()
+    model.chain = nn.Sequential(conv(), nn.BatchNorm2d(4))
+    (step,) = explain(model)
+    assert step.outcome == "left" and "Hidden" in step.why
+
+
+def test_features_behind_a_folded_norm_are_refused():
+    model = create_model("replknet_31b", **SHALLOW["replknet_31b"]).eval()
+    fused = reparameterize(model)
+    last = torch.randn(1, model.num_features, 2, 2)
+    assert model.forward_head(last, pre_logits=True).shape == (1, model.head_hidden_size)
+    with pytest.raises(ValueError, match="norm"):
+        fused.forward_head(last, pre_logits=True)
+    with pytest.raises(ValueError, match="norm"):
+        fused.reset_classifier(3)

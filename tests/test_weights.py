@@ -4,7 +4,12 @@ import dataclasses
 import http.server
 import os
 import pickle
+import resource
+import stat
+import subprocess
+import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -265,20 +270,109 @@ def test_odd_metadata_is_named(changed, message, trained, tmp_path):
         paperrepro.load_model(tmp_path / "odd.safetensors")
 
 
-def test_a_failed_save_leaves_the_old_file(trained, tmp_path, monkeypatch):
+def test_a_failed_save_leaves_the_old_file(trained, tmp_path):
     path = tmp_path / "own.safetensors"
     paperrepro.save_model(trained["fasternet_t0"], path)
     before = path.read_bytes()
 
-    def full_disk(state, partial, metadata):
-        Path(partial).write_bytes(b"half")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        paperrepro.save_model(trained["fasternet_t0"], path)
+    free, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
+    try:
+        with pytest.raises(OSError, match="own.safetensors.*large"):
+            paperrepro.save_model(trained["fasternet_t0"], path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (free, most))
     assert [file.name for file in tmp_path.iterdir()] == ["own.safetensors"]
     assert path.read_bytes() == before
+
+
+def test_a_saved_file_is_the_same_bytes_and_everybodys_to_read(tmp_path):
+    """In processes that hash their strings differently."""
+    code = (
+        "import os, sys, torch; from paperrepro import create_model, save_model; os.umask(0o022)\n"
+        "torch.manual_seed(0); save_model(create_model('fasternet_t0', num_classes=2, embed_dim=8),"
+        " sys.argv[1])"
+    )
+    for name in "ab":
+        subprocess.run([sys.executable, "-c", code, tmp_path / name], check=True)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o644
+
+
+def small():
+    torch.manual_seed(0)
+    return build_model("fasternet_t0", num_classes=4, embed_dim=8, depths=(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("offset", [-1, -5000, 300])
+@pytest.mark.parametrize("ours", [True, False])
+def test_one_flipped_bit_is_noticed(ours, offset, tmp_path):
+    path = tmp_path / "network"
+    model = small()
+    paperrepro.save_model(model, path) if ours else torch.save(model.state_dict(), path)
+    content = bytearray(path.read_bytes())
+    content[offset if ours else len(content) // 2 + offset] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="network"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda value: value.to(torch.int8), "int8"),
+        (lambda value: value > 0, "bool"),
+        (lambda value: value.to(torch.complex64), "complex64"),
+        (lambda value: value.to(torch.float8_e4m3fn), "float8"),
+        (lambda value: value * float("nan"), "not finite"),
+        (lambda value: value / 0, "not finite"),
+        (lambda value: torch.zeros(1).expand(value.shape), "more numbers"),
+        (lambda value: value.to_sparse(), "sparse"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_refused_by_name(change, reason, tmp_path):
+    model = small()
+    state = model.state_dict()
+    key = "stages.2.blocks.0.expand.conv.weight"
+    torch.save(state | {key: change(state[key])}, tmp_path / "odd.pt")
+    with pytest.raises(WeightsError, match=f"odd.pt.*{key}.*{reason}"):
+        create_model("fasternet_t0", num_classes=4, weights=tmp_path / "odd.pt", **model.config)
+
+
+def test_a_variance_below_zero_is_refused(tmp_path):
+    model = small()
+    name = next(name for name in model.state_dict() if name.endswith("running_var"))
+    model.get_buffer(name).neg_()
+    paperrepro.save_model(model, tmp_path / "net.safetensors")
+    with pytest.raises(WeightsError, match=name):
+        paperrepro.load_model(tmp_path / "net.safetensors")
+
+
+def test_an_archive_that_grows_is_refused(tmp_path):
+    torch.save({"weight": torch.zeros(1_000_000)}, tmp_path / "flat.pt")
+    with zipfile.ZipFile(tmp_path / "flat.pt") as flat:
+        with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
+            for entry in flat.infolist():
+                bomb.writestr(entry.filename, flat.read(entry))
+    with pytest.raises(WeightsError, match="bomb.pt.*expand to 4,0"):
+        read_checkpoint(tmp_path / "bomb.pt")
+
+
+def test_keys_that_are_no_names_are_refused(tmp_path):
+    torch.save({1: torch.zeros(3)}, tmp_path / "numbers.pt")
+    with pytest.raises(WeightsError, match="numbers.pt.*1 are not"):
+        read_checkpoint(tmp_path / "numbers.pt")
+
+
+@pytest.mark.parametrize(
+    "change", [{"embed_dim": 10**9}, {"depths": [10**9, 1, 1, 1]}, {"embed_dim": 800}]
+)
+def test_metadata_larger_than_the_file_are_refused_before_anything_is_built(change, tmp_path):
+    model = small()
+    model.config = model.config | change
+    paperrepro.save_model(model, tmp_path / "large.safetensors")
+    with pytest.raises(WeightsError, match="large.safetensors"):
+        paperrepro.load_model(tmp_path / "large.safetensors")
 
 
 # Downloads.
@@ -325,7 +419,7 @@ def release(server, monkeypatch, file: str, sha256: str = "") -> None:
 
 def cached() -> list[str]:
     folder = cache_folder()
-    return sorted(file.name for file in folder.iterdir()) if folder.exists() else []
+    return sorted(file.name for file in folder.glob("[!.]*"))
 
 
 def test_released_weights_are_downloaded_once_and_verified_ever_after(

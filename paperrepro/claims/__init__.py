@@ -1,8 +1,18 @@
 """The papers' claims beside our own values, and how ours are recomputed."""
 
-from .table import MODES, PAPERS, QUANTITIES, VERDICTS, claims_folder, load_claims, read_rows
+from .table import (
+    LADDER,
+    MODES,
+    PAPERS,
+    QUANTITIES,
+    VERDICTS,
+    claims_folder,
+    load_claims,
+    read_rows,
+)
 
 __all__ = [
+    "LADDER",
     "MODES",
     "PAPERS",
     "QUANTITIES",

@@ -67,6 +67,22 @@ VERDICTS = {
 }
 
 
+LADDER = {
+    "proved": "algebra, or a network before and after it was re-parameterized: the same function",
+    "recomputed": "counted or computed here, to the paper's last digit",
+    "seen here": "the interval lies beyond zero on the paper's side (a ratio's: beyond 1), and the "
+    "size can be told: a difference as large as the paper's was visible, a ratio is as far from 1",
+    "order holds": "the interval lies beyond zero on the paper's side; nothing is said of the size",
+    "inconclusive": "the interval holds zero; what could have been seen stands beside it",
+    "opposite here": "the interval lies beyond zero on the other side, or where the paper has no "
+    "difference",
+    "differs": "counted or computed here, and not the paper's digits; the row says why",
+    "not tested": "nothing here answers it; the row says what would",
+    "quoted": "a number of others that the paper repeats",
+}
+"""What became of a claim when it was tested, the same words everywhere; see `claims.outcomes`."""
+
+
 @dataclass(frozen=True)
 class Quantity:
     """What a claim can be about: its meaning, the units it may have, whether it is a number."""

@@ -1,4 +1,4 @@
-"""`paperrepro export`, `verify`, `plan` and `verify-networks`."""
+"""`paperrepro export`, `verify`, `plan`, `phone-report` and `verify-networks`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,11 +9,14 @@ from .console import (
     Format,
     FormatOption,
     NameArgument,
+    OutOption,
     SizeOption,
     aligned,
+    check_out,
     command_line,
     exit_on_error,
     render,
+    write,
 )
 
 PackageArgument = Annotated[Path, typer.Argument(help="A folder NAME.mlpackage.")]
@@ -161,6 +164,39 @@ def plan(package: PackageArgument, format: FormatOption = Format.table) -> None:
     typer.echo(render(table, format))
     sums = table[["macs", "parameters", "weight_bytes", "activation_bytes"]].sum()
     typer.echo("; ".join(f"{key} {value:,}" for key, value in sums.items()), err=True)
+
+
+def phone_report(
+    context: typer.Context,
+    results: Annotated[Path, typer.Argument(help="The table of the app or of bench, a CSV file.")],
+    out: OutOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Check a table of latencies from phones, and set it beside the papers' columns.
+
+    The app BackboneCam and the command bench, both in paperrepro/export/ios, write such a table.
+    Each latency stands beside those papers that measured by the same protocol; other phones, other
+    versions of the system: a ratio says as much of them as of the network.
+
+    \b
+    Examples:
+      paperrepro phone-report phone.csv
+      paperrepro phone-report phone.csv --out phone.png
+    """
+    from ..export import beside_papers, draw_report, read_report
+    from ..results import rounded
+
+    with exit_on_error(2):
+        check_out(out)
+    with exit_on_error(1):
+        report = read_report(results)
+        beside = beside_papers(report)
+        typer.echo(render(rounded(report), format))
+        if len(beside):
+            typer.echo(f"\n{render(rounded(beside), format)}")
+        else:
+            typer.echo("no paper measured one of these networks on a phone", err=True)
+        write(context, out, report, lambda: draw_report(report))
 
 
 def verify_networks(

@@ -14,8 +14,8 @@ import typer
 from .. import __version__
 from .analysis import approximate, attribute, erf, kernels, salient, shape_bias, similarity
 from .benchmark import app as benchmark_commands
-from .export import export, plan, verify, verify_networks
-from .models import CLAIMS_EPILOG, claims, info, models
+from .export import export, phone_report, plan, verify, verify_networks
+from .models import CLAIMS_EPILOG, claims, info, models, outcomes
 from .training import evaluate, experiment, recipe, train
 
 app = typer.Typer(
@@ -73,9 +73,10 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     *(models, info),
     *(train, evaluate, recipe, experiment),
     *(erf, salient, kernels, similarity, approximate, shape_bias, attribute),
-    *(export, verify, plan, verify_networks),
+    *(export, verify, plan, phone_report, verify_networks),
 )
 for command in COMMANDS:
     app.command()(command)
 app.command(epilog=CLAIMS_EPILOG)(claims)
+app.command()(outcomes)
 app.add_typer(benchmark_commands, name="benchmark")

@@ -1,4 +1,4 @@
-"""`paperrepro models`, `info` and `claims`."""
+"""`paperrepro models`, `info`, `claims` and `outcomes`."""
 
 from fnmatch import fnmatch
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..claims import MODES, PAPERS, VERDICTS, load_claims
+from ..claims import LADDER, MODES, PAPERS, VERDICTS, load_claims
 from .console import Format, FormatOption, aligned, exit_on_error, render
 
 if TYPE_CHECKING:
     import pandas as pd
 
+OUTCOME_COLUMNS = ["statement", "unit", "paper", "ours", "low", "high", "n", "verdict"]
 CLAIM_COLUMNS = ["paper", "item", "subject", "quantity", "unit", "paper_value", "ours", "verdict"]
 
 
@@ -207,6 +208,50 @@ def claims(
         table = table[table["verdict"] == verdict]
     if format in (Format.table, Format.markdown):
         table = table[CLAIM_COLUMNS]
+    typer.echo(render(table, format))
+
+
+def outcomes(
+    paper: Annotated[
+        str | None, typer.Option(help=f"Only the outcomes of one paper: {', '.join(PAPERS)}.")
+    ] = None,
+    verdict: Annotated[
+        str | None,
+        typer.Option(help=f"Only the outcomes with one verdict: {', '.join(LADDER)}."),
+    ] = None,
+    format: FormatOption = Format.table,
+    update: Annotated[
+        bool,
+        typer.Option("--update", help="First derive every outcome anew from data/results."),
+    ] = False,
+) -> None:
+    """List what was measured here of the papers' claims: differences, ratios, correlations.
+
+    Each has its interval beside the paper's number, and a verdict that follows from them. The
+    table leaves out the result it was computed from; csv and json hold every column.
+
+    \b
+    Examples:
+      paperrepro outcomes --paper fasternet
+      paperrepro outcomes --verdict "opposite here"
+      paperrepro outcomes --format csv > outcomes.csv
+    """
+    from ..claims.outcomes import load_outcomes, update_outcomes
+
+    with exit_on_error(2):
+        for option, value, allowed in (("paper", paper, PAPERS), ("verdict", verdict, LADDER)):
+            if value is not None and value not in allowed:
+                raise ValueError(f"unknown {option} {value!r}; use one of {', '.join(allowed)}")
+    with exit_on_error(1):
+        if update:
+            typer.echo(f"{len(update_outcomes())} changed", err=True)
+        table = load_outcomes()
+    if paper is not None:
+        table = table[table["claims"].str.startswith(paper)]
+    if verdict is not None:
+        table = table[table["verdict"] == verdict]
+    if format in (Format.table, Format.markdown):
+        table = table[OUTCOME_COLUMNS]
     typer.echo(render(table, format))
 
 

@@ -237,7 +237,9 @@ def experiment(
         str | None,
         typer.Option(help="Other data than the experiment's own.", metavar="NAME|FOLDER"),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each variant.", min=1)] = 3,
+    seeds: Annotated[
+        int | None, typer.Option(help="Runs of each variant; the design's by default.", min=1)
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Runs at a time, a thread each.", min=1)] = 1,
     runs: Annotated[
         Path, typer.Option(help="The folder of the runs; what is done there stays.")
@@ -256,7 +258,9 @@ def experiment(
     """Run an ablation of the papers at a small scale: several variants, several seeds.
 
     An experiment that was stopped goes on with the same command. With --out the folder gets
-    experiment-NAME.csv (a row per run), experiment-NAME-log.csv (a row per epoch) and
+    experiment-NAME.csv (a row per run), experiment-NAME-log.csv (a row per epoch),
+    experiment-NAME-correct.npz (which test images each network classifies rightly),
+    experiment-NAME-trials.csv (where each variant chooses its learning rate) and
     experiment-NAME.json (the recipes).
 
     \b
@@ -267,17 +271,17 @@ def experiment(
     """
     import pandas as pd
 
-    from ..datasets import load_data
     from ..files import check_writable, write_atomically
-    from ..results import save_result
+    from ..results import save_correct, save_result
     from ..training.experiments import (
-        EXPERIMENTS,
         find_experiment,
         keep_weights,
         recipes_json,
         run_experiment,
+        source_of,
         summary,
     )
+    from ..training.studies import EXPERIMENTS
 
     if name is None:
         rows = [
@@ -285,6 +289,7 @@ def experiment(
                 "experiment": label,
                 "data": one.data,
                 "variants": len(one.variants),
+                "seeds": one.seeds,
                 "source": one.source,
             }
             for label, one in EXPERIMENTS.items()
@@ -301,21 +306,26 @@ def experiment(
             runs / name,
             data=data,
             root=root,
-            seeds=seeds,
+            seeds=seeds or study.seeds,
             jobs=jobs,
             download=download,
         )
         command = command_line(context, "runs", "weights")
         if out:
             stem = out / f"experiment-{name}"
-            splits = load_data(data or study.data, root=root)
+            splits, test = source_of(study, data, root).load(size=64)
             facts = {
                 "source": study.source,
-                "images": f"{len(splits.train)} for training, {len(splits.val)} for testing",
+                "images": f"{len(splits.train)} for training, {len(test)} for testing",
+                "seeds": outcome.table["seed"].nunique(),
                 "threads": "1 per run",
             }
             save_result(f"{stem}.csv", outcome.table, command=command, **facts)
             save_result(f"{stem}-log.csv", outcome.log, command=command, **facts)
+            save_correct(out / f"{stem.name}-correct.npz", outcome.correct)
+            if len(outcome.trials):
+                trials = out / f"{stem.name}-trials.csv"
+                save_result(trials, outcome.trials, command=command, **facts)
             write_atomically(stem.with_suffix(".json"), recipes_json(study))
         if weights:
             kept = keep_weights(study, name, runs / name, weights, data=data, root=root)

@@ -6,8 +6,8 @@ MobileOne, loads the model anew for each round, runs it once untimed, drops the 
 10 slowest *inferences of each round*, and averages the rounds' means. MobileOne's own paper
 (Section 3.5) reports the minimum of 1000 inferences instead.
 
-Swift measures on the phone: `ios/` beside this file holds the same arithmetic. Nothing can compile
-it here, so both are written against one file of cases, `ios/Tests/LatencyProtocolTests/cases.json`.
+Swift measures on the phone: `ios/` beside this file holds the same arithmetic. Both are held to one
+file of cases, `ios/Tests/BackboneMathTests/cases.json`; `make swift` runs them in Swift.
 """
 
 import math

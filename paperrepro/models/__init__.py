@@ -4,6 +4,7 @@ from . import mobileone, fasternet, replknet, mobilevig, mobilevigv2, rapidnet, 
 from .backbone import Backbone, FeatureExtractor, FeatureInfo
 from .registry import (
     IMAGENET,
+    DenseCount,
     Family,
     Input,
     MissingFactError,
@@ -24,6 +25,7 @@ from .registry import (
 __all__ = [
     "IMAGENET",
     "Backbone",
+    "DenseCount",
     "Family",
     "FeatureExtractor",
     "FeatureInfo",

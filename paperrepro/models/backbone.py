@@ -93,10 +93,13 @@ class Backbone(nn.Module):
         input, classes: how images are prepared and the names of the classes, where known; both
             are saved with the weights.
         reparameterized: whether `paperrepro.reparameterize` made it.
+        classifier_has_norm: whether it also folded the head's norm into the classifier, so that
+            the features before it are no longer those of the network.
         num_features: the channels of the last map.
         head_hidden_size: the features that enter the classifier.
     """
 
+    foldable = True  # `reparameterize` may change the layers of its parts
     classifier_name = "fc"
     modules_per_block = 1
     init_weights: Callable[[nn.Module], None] | None = None
@@ -124,6 +127,7 @@ class Backbone(nn.Module):
         self.input: Input | None = None
         self.classes: tuple[str, ...] | None = None
         self.reparameterized = False
+        self.classifier_has_norm = False
         self.grad_checkpointing = False
         if self.init_weights is not None:
             self.apply(self.init_weights)
@@ -164,9 +168,14 @@ class Backbone(nn.Module):
         return self.features(images)[-1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The last map to logits, or to the `(N, head_hidden_size)` that enter the classifier."""
+        """The last map to logits, or to the `(N, head_hidden_size)` that enter the classifier.
+
+        Raises:
+            ValueError: those are not there any more, since a norm was folded into the classifier.
+        """
         if not pre_logits:
             return self.head(x)
+        self.check_features()
         for name, layer in self.head.named_children():
             if name == self.classifier_name:
                 break
@@ -187,6 +196,13 @@ class Backbone(nn.Module):
             infos.append(FeatureMap(width, stride, f"stages.{i}"))
         return FeatureInfo(infos)
 
+    def check_features(self) -> None:
+        if self.classifier_has_norm:
+            raise ValueError(
+                "the network was re-parameterized, and its last norm is part of the classifier: "
+                "take the features of the network as it was trained, or its logits"
+            )
+
     def get_classifier(self) -> nn.Module:
         """The last layer, or the identity where `num_classes` is 0."""
         return getattr(self.head, self.classifier_name, None) or nn.Identity()
@@ -197,6 +213,7 @@ class Backbone(nn.Module):
             raise ValueError(
                 f"num_classes is {num_classes}; give 1 or more, or 0 for no classifier"
             )
+        self.check_features()
         layer: nn.Module = nn.Identity()
         if num_classes:
             first = next(self.parameters())

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from . import describe
 from .backbone import Backbone
 from .layers import ACTIVATIONS, NORMS, Chain, ConvNorm, Residual, choose, drop_path
-from .registry import Family, Input, Paper, Release, register
+from .registry import DenseCount, Family, Input, Paper, Release, register
 
 
 class PConv(nn.Module):
@@ -240,6 +240,10 @@ FAMILY = register(
             "fasternet_l": release("fasternet_l-epoch.299-val_acc1.83.5060", 83.5),
         },
         layouts="paperrepro.weights.layouts:FASTERNET",
+        normalised_maps=tuple(
+            f"fasternet_{variant}" for variant in ("t0", "t1", "t2", "s", "m", "l")
+        ),
+        dense_count=DenseCount(fused=False, per_norm=2, mask_predictor=False),
         recipes="paperrepro.training.papers:fasternet",
         small=dict(config=dict(embed_dim=24, depths=(1, 1, 3, 1), drop_path_rate=0.0)),
         color="#E69F00",

@@ -83,6 +83,24 @@ class Release:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class DenseCount:
+    """How a paper's tables count a detector or segmenter, as their digits reveal it.
+
+    Beside the multiply-adds the counter of OpenMMLab, which they used, counts an operation for each
+    output of a convolution with a bias and of a ReLU.
+
+    Attributes:
+        fused: whether the backbone is re-parameterized, as far as the released code does that.
+        per_norm: the operations that it counts for each output of a BatchNorm.
+        mask_predictor: whether it counts the last two layers of a mask head.
+    """
+
+    fused: bool
+    per_norm: int
+    mask_predictor: bool = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """One paper's networks. Only `network` and `variants` are required.
@@ -102,6 +120,8 @@ class Family:
         layouts: names of the published weights: functions of a network to renaming rules, by
             layout (see `paperrepro.weights.layouts`); or "module:name", where they stand.
         fused_releases: whether checkpoints of the re-parameterized form are published too.
+        normalised_maps: the variants whose detectors and segmenters put a BatchNorm on each map.
+        dense_count: how the paper's tables count those.
         recipes: how a variant is trained: a function of its name to fields of
             `paperrepro.training.Recipe` by the recipe's name, "paper" first; or "module:name".
         small: fields of the recipe "small", its `config` a narrow and shallow network.
@@ -120,6 +140,8 @@ class Family:
     releases: Mapping[str, Release] = field(default_factory=dict)
     layouts: str | Mapping[str, Callable] = field(default_factory=dict)
     fused_releases: bool = False
+    normalised_maps: tuple[str, ...] = ()
+    dense_count: DenseCount | None = None
     recipes: str | Callable[[str], Mapping[str, Mapping[str, Any]]] | None = None
     small: Mapping[str, Any] | None = None
     color: str | None = None

@@ -22,7 +22,7 @@ from torch import nn
 from . import describe
 from .backbone import Backbone
 from .layers import Branches, Chain, ConvNorm, Residual, drop_path
-from .registry import Family, Input, Paper, Release, register
+from .registry import DenseCount, Family, Input, Paper, Release, register
 
 
 class LargeKernel(Branches):
@@ -251,6 +251,8 @@ FAMILY = register(
             ),
         },
         layouts="paperrepro.weights.layouts:REPLKNET",
+        normalised_maps=("replknet_xl",),
+        dense_count=DenseCount(fused=True, per_norm=0),
         recipes="paperrepro.training.papers:replknet",
         small=dict(
             config=dict(channels=(24, 48, 96, 192), depths=(1, 1, 2, 1), drop_path_rate=0.0),

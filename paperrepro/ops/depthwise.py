@@ -72,9 +72,11 @@ def depthwise_conv2d(
     route = choose(
         x.shape, x.stride(), weight.shape, bias_shape, x.dtype, x.device.type, training, method
     )
-    if route.forward == "stock" or method == "auto" and is_observed():
-        return F.conv2d(x, weight, bias, padding=route.padding, groups=route.groups)
+    if method == "auto" and is_observed():
+        return F.conv2d(x, weight, bias, padding=margins(weight.shape), groups=len(weight))
     kernel = within_reach(weight, x)
+    if route.forward == "stock":
+        return F.conv2d(x, kernel, bias, padding=margins(kernel.shape), groups=len(kernel))
     if not training:
         return convolve(x, kernel, bias, route.forward, owner=weight)
     output = _Depthwise.apply(x, kernel, route)
@@ -142,13 +144,10 @@ class Route:
         forward: one of `METHODS`, for the output and the input's gradient; or "stock", PyTorch's
             convolution with its own backward pass.
         kernel_gradient: "fft", or "stock".
-        padding, groups: of the convolution.
     """
 
     forward: str
     kernel_gradient: str
-    padding: tuple[int, int]
-    groups: int
 
 
 class _Depthwise(torch.autograd.Function):
@@ -251,7 +250,7 @@ def within_reach(weight: Tensor, x: Tensor) -> Tensor:
         surplus = weight.shape[dim] // 2 - (x.shape[dim] - 1)
         if surplus > 0:
             weight = weight.narrow(dim, surplus, weight.shape[dim] - 2 * surplus)
-    return weight
+    return weight.contiguous()
 
 
 def is_observed() -> bool:
@@ -279,22 +278,22 @@ def choose(
     """The route of a convolution; an error where there is none."""
     check(x_shape, weight_shape, bias_shape, method)
     batch, channels, height, width = x_shape
-    common = margins(weight_shape), channels
     if method != "auto":
-        return Route(method, "fft" if method == "fft" else "stock", *common)
+        return Route(method, "fft" if method == "fft" else "stock")
     repaired = device == "cpu" and dtype in (torch.float32, torch.float64) and 0 not in x_shape
     if not repaired:
-        return Route("stock", "stock", *common)
+        return Route("stock", "stock")
     last = stride == (height * width * channels, 1, width * channels, channels)
     map_format = "channels_last" if last and channels > 1 else "nchw"
     side = math.sqrt(height * width)
-    kernel = math.sqrt(weight_shape[2] * weight_shape[3])
+    rows, columns = weight_shape[2:]
+    kernel = math.sqrt(min(rows, 2 * height - 1) * min(columns, 2 * width - 1))
     forward = lookup("training" if training else "inference", map_format, batch, side, kernel)
     gradient = lookup("kernel gradient", map_format, batch, side, kernel)
     contiguous = last or stride == (channels * height * width, height * width, width, 1)
     if forward == map_format and contiguous and (gradient == "stock" or not training):
         forward = "stock"
-    return Route(forward, gradient, *common)
+    return Route(forward, gradient)
 
 
 def lookup(purpose: str, map_format: str, batch: int, side: float, kernel: float) -> str:

@@ -1,15 +1,17 @@
 """Depthwise convolution as a product of spectra, with its Fourier transforms as matrix products.
 
 A K x K depthwise convolution costs K^2 multiply-accumulates per value of the map. Between two
-Fourier transforms it costs one complex product. The maps of a vision backbone are short, 7 to 128
-pixels a side: there a dense matrix of cosines and sines, multiplied by the processor's best tuned
-routine, beats a fast Fourier transform, which does less arithmetic and moves more data. (On a GPU
-the same observation made FlashFFTConv: Fu et al., 2023.)
+Fourier transforms it costs a few. The maps of a vision backbone are short, 7 to 128 pixels a side:
+there a dense matrix of cosines and sines, multiplied by the processor's best tuned routine, beats a
+fast Fourier transform, which does less arithmetic and moves more data. (On a GPU the same
+observation made FlashFFTConv: Fu et al., 2023.)
 
-Spectra need no complex numbers here: the real part stands above the imaginary part, in rows
-`(part, frequency)`. Both memory formats are transformed as they lie.
+A real map needs no complex matrices. Each side is transformed by its cosines and by its sines, at
+half of the frequencies, which gives four real numbers per pair of frequencies. Along each side they
+multiply like complex numbers `cosine + i sine`.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -17,6 +19,8 @@ from functools import cached_property, lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .gemm import linear
 
 LARGEST_TILE = 64
 # Values of a map that are transformed at a time: their spectra stay in a core's cache.
@@ -120,7 +124,7 @@ class Spectral:
         for part, error in zip(self.chunks(x), self.chunks(gradient), strict=True):
             seen = self.transform(self.cut(part, margin=True), height.inputs, width.inputs)
             error = self.transform(self.cut(error, margin=False), height.outputs, width.outputs)
-            total = total + multiply(seen, error, conjugate=True).sum(0, keepdim=True)
+            total = total + multiply(seen, error, conjugate=True).sum(4, keepdim=True)
         kernel = self.invert(total, height.lags, width.lags)
         return (kernel.movedim(-1, 1) if self.channels_last else kernel).movedim(1, 0)
 
@@ -131,26 +135,32 @@ class Spectral:
         """The spectrum of values that stand at these rows and columns of the two periods.
 
         Returns:
-            `(N, 2 period, C * frequencies)` if channels_last, else `(N, C, 2 period, frequencies)`.
+            `(2, frequencies of the width, 2, frequencies of the height, N, C)` if channels_last,
+            else `(2, frequencies of the height, 1, 1, N, C, frequencies of the width)`, complex.
+            An axis of 2 holds cosine and sine.
         """
         height, width = self.axes
-        down = complex_waves(rows, height.period, self.dtype)
-        across = real_waves(columns, width.period, self.dtype)
-        x = across @ x if self.channels_last else x @ across.T
-        return down @ x.reshape(*self.batch(x), 2 * len(rows), -1)
+        down = waves(rows, height.period, self.dtype)
+        if self.channels_last:
+            across = waves(columns, width.period, self.dtype)
+            x = left(down, x.transpose(0, 1))
+            x = left(across, x.movedim(2, 0))
+            return x.unflatten(1, (2, -1)).unflatten(0, (2, -1))
+        across = waves(columns, width.period, self.dtype, interleaved=True)
+        x = left(down, right(x, across).movedim(2, 0))
+        return torch.view_as_complex(x.view(2, len(down) // 2, 1, 1, *x.shape[1:3], -1, 2))
 
     def invert(self, spectrum: Tensor, rows: range, columns: range) -> Tensor:
         """The values at these rows and columns, from their spectrum."""
         height, width = self.axes
-        down = inverse_complex_waves(rows, height.period, self.dtype)
-        across = inverse_real_waves(columns, width.period, self.dtype)
-        x = down @ spectrum
+        up = inverse_waves(rows, height.period, self.dtype)
         if self.channels_last:
-            return across @ x.view(len(x), len(rows), across.shape[1], -1)
-        return x.view(*self.batch(x), len(rows), -1) @ across.T
-
-    def batch(self, x: Tensor) -> torch.Size:
-        return x.shape[: 1 if self.channels_last else 2]
+            across = inverse_waves(columns, width.period, self.dtype)
+            x = left(across, spectrum.flatten(2, 3).flatten(0, 1))
+            return left(up, x.transpose(0, 1)).movedim(2, 0)
+        across = inverse_waves(columns, width.period, self.dtype, interleaved=True)
+        x = left(up, torch.view_as_real(spectrum).flatten(-2).flatten(0, 3))
+        return right(x.movedim(0, 2), across)
 
     def arranged(self, x: Tensor) -> Tensor:
         return x.movedim(1, -1) if self.channels_last else x
@@ -183,55 +193,65 @@ class Spectral:
 
 
 def multiply(a: Tensor, b: Tensor, *, conjugate: bool = False) -> Tensor:
-    """The complex product `a b`, or `a conj(b)`, of spectra of the same shape but for the batch."""
+    """The product `a b`, or `a conj(b)`, of spectra of the same shape but for the batch.
+
+    Along each axis of 2 (the first and the third), and in complex values, cosine and sine multiply
+    like `(a0 + i a1) (b0 + i b1)`.
+    """
     product = torch.empty_like(a)
-    real, imaginary = product.chunk(2, -2)
-    a_real, a_imaginary = a.chunk(2, -2)
-    b_real, b_imaginary = b.chunk(2, -2)
-    sign = 1 if conjugate else -1
-    torch.mul(a_real, b_real, out=real).addcmul_(a_imaginary, b_imaginary, value=sign)
-    torch.mul(a_imaginary, b_real, out=imaginary).addcmul_(a_real, b_imaginary, value=-sign)
+    if conjugate:
+        b = b.conj().resolve_conj()
+    parts = [*itertools.product(range(a.shape[0]), range(a.shape[2]))]
+    for i, j in parts:
+        out = product[i, :, j]
+        for step, (p, q) in enumerate(parts):
+            r, s = i ^ p, j ^ q
+            sign = (-1) ** ((p & r) + (q & s) + conjugate * (r + s))
+            one, other = a[p, :, q], b[r, :, s]
+            if step:
+                out.addcmul_(one, other, value=sign)
+            else:
+                torch.mul(one, other if sign > 0 else -other, out=out)
     return product
 
 
-def angles(period: int, frequencies: int, positions: range) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of 2 pi f x / period, `(frequencies, positions)` in float64."""
-    product = torch.outer(torch.arange(frequencies), torch.tensor(positions)) % period
-    angle = product.double() * (2 * math.pi / period)
-    return angle.cos(), angle.sin()
+def left(matrix: Tensor, x: Tensor) -> Tensor:
+    """`matrix` times `x` along its first axis."""
+    return linear(matrix, x.reshape(len(x), -1).T).view(-1, *x.shape[1:])
+
+
+def right(x: Tensor, matrix: Tensor) -> Tensor:
+    """`matrix` times `x` along its last axis."""
+    return linear(x.reshape(-1, x.shape[-1]), matrix).view(*x.shape[:-1], -1)
+
+
+def angles(period: int, positions: range) -> Tensor:
+    """2 pi f x / period, `(frequencies, positions)` in float64."""
+    product = torch.outer(torch.arange(period // 2 + 1), torch.tensor(positions)) % period
+    return product.double() * (2 * math.pi / period)
 
 
 @lru_cache(maxsize=256)
-def real_waves(positions: range, period: int, dtype: torch.dtype) -> Tensor:
-    """Real values to half of their spectrum, `((part, frequency), position)`."""
-    cos, sin = angles(period, period // 2 + 1, positions)
-    return torch.cat([cos, -sin]).to(dtype)
+def waves(
+    positions: range, period: int, dtype: torch.dtype, *, interleaved: bool = False
+) -> Tensor:
+    """Values to their cosines and sines, `((part, frequency), position)`; interleaved, rows
+    `(frequency, part)`."""
+    angle = angles(period, positions)
+    return torch.stack([angle.cos(), angle.sin()], int(interleaved)).flatten(0, 1).to(dtype)
 
 
 @lru_cache(maxsize=256)
-def complex_waves(positions: range, period: int, dtype: torch.dtype) -> Tensor:
-    """Complex values to their spectrum, `((part, frequency), (position, part))`."""
-    cos, sin = angles(period, period, positions)
-    real, imaginary = torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)
-    return torch.cat([real, imaginary]).flatten(1).to(dtype)
-
-
-@lru_cache(maxsize=256)
-def inverse_complex_waves(positions: range, period: int, dtype: torch.dtype) -> Tensor:
-    """A spectrum to complex values, `((position, part), (part, frequency))`."""
-    cos, sin = (wave.T for wave in angles(period, period, positions))
-    real, imaginary = torch.cat([cos, -sin], 1), torch.cat([sin, cos], 1)
-    return (torch.stack([real, imaginary], 1).flatten(0, 1) / period).to(dtype)
-
-
-@lru_cache(maxsize=256)
-def inverse_real_waves(positions: range, period: int, dtype: torch.dtype) -> Tensor:
-    """Half of a spectrum to real values, `(position, (part, frequency))`: the frequencies left out
-    mirror those between the first and, in an even period, the last."""
+def inverse_waves(
+    positions: range, period: int, dtype: torch.dtype, *, interleaved: bool = False
+) -> Tensor:
+    """Cosines and sines to values, `(position, (part, frequency))`: the frequencies left out mirror
+    those between the first and, in an even period, the last."""
     frequencies = period // 2 + 1
-    cos, sin = (wave.T for wave in angles(period, frequencies, positions))
-    weight = torch.full((frequencies,), 2.0, dtype=torch.float64)
-    weight[0] = 1
+    weight = torch.full((frequencies, 1), 2 / period, dtype=torch.float64)
+    weight[0] /= 2
     if period % 2 == 0:
-        weight[-1] = 1
-    return (torch.cat([cos * weight, -sin * weight], 1) / period).to(dtype)
+        weight[-1] /= 2
+    angle = angles(period, positions)
+    parts = torch.stack([angle.cos() * weight, angle.sin() * weight], int(interleaved))
+    return parts.flatten(0, 1).T.contiguous().to(dtype)

@@ -1,266 +1,44 @@
-"""The papers' ablations at a small scale: controlled experiments as data, and what runs them.
+"""What runs the papers' ablations at a small scale, and what they gave.
 
-An experiment holds everything but one thing: the same data, the same recipe, the same seeds. Its
-variants are recipes "small" with some fields replaced. Every run is a folder of the trainer's, so
-that an experiment that was stopped goes on where it was.
+The experiments themselves are data, in `training.studies`. Every run is a folder of the trainer's,
+so that an experiment that was stopped goes on where it was.
 
-    >>> experiment = EXPERIMENTS["mobileone-branches"]
-    >>> list(experiment.variants)
-    ['no branches', 'k = 1', 'k = 2', 'k = 4']
-    >>> experiment.recipe("k = 4", seed=1).config["k"]
-    4
+    >>> outcome = run_experiment(find_experiment("fasternet-block"), "runs/fasternet-block")
+    >>> summary(outcome.table)
 """
 
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sized
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias, cast
 
+import numpy as np
 import pandas as pd
 import torch
+from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
-from ..datasets import load_data
+from ..datasets import Data, LabelledImages, load_data
 from ..weights import load_model, save_model
+from .answers import Answers, Array, answers_of
 from .evaluation import evaluate
-from .recipe import Recipe, changes, find_recipe
+from .recipe import Recipe, changes
+from .studies import EXPERIMENTS, TEACHER, Experiment
 from .trainer import train, transform_for_validation
 
-TEACHER = "teacher"
+HELD_OUT = 10
+"""Trials of the learning rate are judged on every tenth training image, held out."""
+
+TRIAL_SEED = 1000
+"""Of the trials; the runs have the seeds 0, 1, ..."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """One question, asked with several variants of a network or of its training.
-
-    Attributes:
-        source: the tables and figures of the paper that ask it.
-        data: what the networks are trained on, a name of `load_data`.
-        common: fields of the recipe that all variants share.
-        variants: by its label, the network and the fields in which it differs.
-        teacher: a network that is trained first, for the variants that distil.
-        differs: how this is smaller than the paper's experiment, where that matters.
-    """
-
-    source: str
-    data: str
-    common: dict
-    variants: dict[str, tuple[str, dict]]
-    teacher: tuple[str, dict] | None = None
-    differs: str = ""
-
-    def recipe(self, label: str, seed: int = 0, teacher: str | None = None) -> Recipe:
-        """The recipe of a variant; of the teacher too, by the label "teacher".
-
-        Args:
-            teacher: the file of the teacher, for a variant that distils.
-        """
-        variant = self.teacher if label == TEACHER else self.variants[label]
-        if variant is None:
-            raise ValueError("the experiment has no teacher")
-        network, fields = variant
-        base = find_recipe(network, "small")
-        fields = self.common | fields
-        fields["config"] = base.config | fields.get("config", {})
-        if fields.get("distillation", "none") != "none":
-            fields["teacher"] = teacher or "the experiment's teacher"
-        return replace(base, **fields, seed=seed)
-
-
-# Networks of about 200 thousand parameters; sixteen of them are kept in data/weights.
-TINY = {
-    "mobileone": (
-        "mobileone_s0",
-        {"widths": (0.375, 0.375, 0.25, 0.25), "blocks": (1, 2, 3, 1)},
-    ),
-    "fasternet": ("fasternet_t0", {"embed_dim": 12, "depths": (1, 1, 3, 1)}),
-    "replknet": ("replknet_31b", {"channels": (16, 24, 48, 64), "depths": (1, 1, 2, 1)}),
-    "mobilevigv2": (
-        "mobilevigv2_ti",
-        {
-            "channels": (16, 24, 32, 64),
-            "local": (1, 1, 2, 1),
-            "graphs": (0, 1, 1, 1),
-            "distances": (8, 4, 2, 1),
-            "embed_dim": 32,
-        },
-    ),
-    "rapidnet": (
-        "rapidnet_ti",
-        {
-            "channels": (16, 24, 32, 64),
-            "local": (1, 1, 2, 1),
-            "dilated": (0, 0, 1, 1),
-            "embed_dim": 32,
-        },
-    ),
-}
-SMALL_KERNELS = {
-    "replknet-k3": "replknet_3",
-    "replknet-k7": "replknet_7",
-    "replknet-k13": "replknet_13",
-}
-FAMILIES = {family: (name, {"config": config}) for family, (name, config) in TINY.items()} | {
-    label: (name, {"config": TINY["replknet"][1]}) for label, name in SMALL_KERNELS.items()
-}
-
-
-def tiny(family: str, **fields: Any) -> tuple[str, dict]:
-    """The family's tiny network with other options: `config` and further fields of the recipe."""
-    name, config = TINY[family]
-    return name, fields | {"config": config | fields.get("config", {})}
-
-
-def rapid(
-    mixer: str = "mldc", *, cpe: bool = True, lk_ffn: bool = True, **more: Any
-) -> tuple[str, dict]:
-    config = {"local": (1, 1, 1, 1), "dilated": (2, 1, 0, 0), "mixer": mixer}
-    fields = more.pop("fields", {})
-    return tiny("rapidnet", config=config | {"cpe": cpe, "lk_ffn": lk_ffn} | more, **fields)
-
-
-def graphs(graph: str, stages: int, *, cpe: bool) -> tuple[str, dict]:
-    config = {
-        "local": (1, 1, 1, 1),
-        "graphs": (1, 1, 1, 0) if stages == 3 else (0, 0, 3, 0),
-        "distances": (2, 2, 2, 2) if graph == "svga" else (8, 4, 2, 1),
-        "graph": graph,
-        "cpe": cpe,
-    }
-    return tiny("mobilevigv2", config=config)
-
-
-def large_kernel(kernel_size: int, **config: Any) -> tuple[str, dict]:
-    return "mobilenetv2", {"config": {"kernel_size": kernel_size} | config}
-
-
-PLAIN = {"ema": 0.0, "final_weight_decay": None}
-PROGRESSIVE = {"progressive": ((0, 32, 1.0), (1, 36, 1.0), (2, 40, 1.0))}
-ANNEALED = {"final_weight_decay": 1e-5}
-
-EXPERIMENTS: dict[str, Experiment] = {
-    "shapes": Experiment(
-        source="The five families, and RepLKNet's kernel sizes (its Table 5), under one budget.",
-        data="shapes",
-        common={"size": 64, "epochs": 4},
-        variants=FAMILIES,
-    ),
-    "cifar10": Experiment(
-        source="The five families, and RepLKNet's kernel sizes (its Table 5), under one budget.",
-        data="cifar10",
-        common={"size": 64, "epochs": 5},
-        variants=FAMILIES,
-    ),
-    "mobileone-branches": Experiment(
-        source="MobileOne, Tables 6, 7 and 11, Figure 4.",
-        data="cifar10",
-        common={"epochs": 5},
-        variants={
-            "no branches": tiny("mobileone", config={"branches": False, "k": 1}),
-            "k = 1": tiny("mobileone", config={"k": 1}),
-            "k = 2": tiny("mobileone", config={"k": 2}),
-            "k = 4": tiny("mobileone", config={"k": 4}),
-        },
-    ),
-    "mobileone-training": Experiment(
-        source="MobileOne, Tables 5 and 10.",
-        data="cifar10",
-        common={"epochs": 4, "size": 40, "batch_size": 32},
-        variants={
-            "baseline": tiny("mobileone", **PLAIN),
-            "+ progressive learning": tiny("mobileone", **PLAIN | PROGRESSIVE),
-            "+ annealed weight decay": tiny("mobileone", **PLAIN | PROGRESSIVE | ANNEALED),
-            "+ EMA": tiny("mobileone", **PROGRESSIVE | ANNEALED),
-        },
-        differs="Sizes 32, 36 and 40 for the paper's 160, 192 and 224, from about the same "
-        "fractions of the training; no AutoAugment, so its strength is not progressive; S0 for S2.",
-    ),
-    "fasternet-block": Experiment(
-        source="FasterNet, Table 5.",
-        data="cifar10",
-        common={"epochs": 4, "batch_size": 32},
-        variants={
-            "r = 1/2": tiny("fasternet", config={"embed_dim": 24, "n_div": 2}),
-            "r = 1/4": tiny("fasternet", config={"embed_dim": 24, "n_div": 4}),
-            "r = 1/8": tiny("fasternet", config={"embed_dim": 24, "n_div": 8}),
-            "LayerNorm": tiny("fasternet", config={"embed_dim": 24, "norm": "layer"}),
-            "ReLU": tiny("fasternet", config={"embed_dim": 24, "act": "relu"}),
-        },
-        differs="The widths stay the same for every r, where the paper adapts them to the FLOPs.",
-    ),
-    "rapidnet-mixers": Experiment(
-        source="RapidNet, Tables 4, 5 and 6.",
-        data="cifar10",
-        common={"epochs": 3},
-        variants={
-            "pointwise": rapid("pointwise", cpe=False, lk_ffn=False),
-            "3x3": rapid("conv3x3", cpe=False, lk_ffn=False),
-            "SVGA": rapid("svga"),
-            "SLDC": rapid("dilated", cpe=False, lk_ffn=False),
-            "SLDC + CPE": rapid("dilated", lk_ffn=False),
-            "SLDC + CPE + LK-FFN": rapid("dilated"),
-            "MLDC": rapid(),
-            "MLDC, dilations 3 and 4": rapid(dilations=(3, 4)),
-            "MLDC, 5x5": rapid(kernels=(5, 5)),
-            "deformable": rapid("deformable"),
-            "MLDC, distilled": rapid(
-                distilled=True, fields={"distillation": "hard", "distillation_weight": 0.5}
-            ),
-        },
-        teacher=("mobileone_s0", {"epochs": 12}),
-        differs="Images of 32 pixels, so the dilated blocks stand in stages 1 and 2, whose maps "
-        "have 8 and 4 pixels; the teacher is a MobileOne of the recipe 'small'.",
-    ),
-    "mobilevigv2-graphs": Experiment(
-        source="MobileViGv2, Table 3.",
-        data="cifar10",
-        common={"epochs": 3, "size": 64, "batch_size": 32},
-        variants={
-            "SVGA, 1 stage": graphs("svga", 1, cpe=False),
-            "SVGA, 3 stages": graphs("svga", 3, cpe=False),
-            "SVGA + CPE, 1 stage": graphs("svga", 1, cpe=True),
-            "SVGA + CPE, 3 stages": graphs("svga", 3, cpe=True),
-            "fully connected, 3 stages": graphs("fc", 3, cpe=False),
-            "MGC + CPE, 3 stages": graphs("mgc", 3, cpe=True),
-        },
-        differs="Images of 64 pixels, so the graphs stand in stages 1 to 3 (maps of 16, 8 and 4 "
-        "pixels) or in stage 3 alone.",
-    ),
-    "mobilenetv2-kernels": Experiment(
-        source="RepLKNet, Tables 2, 3 and 11.",
-        data="cifar10",
-        common={"epochs": 5, "batch_size": 32},
-        variants={
-            "3x3": large_kernel(3),
-            "13x13": large_kernel(13),
-            "3x3, no shortcut": large_kernel(3, shortcut=False),
-            "13x13, no shortcut": large_kernel(13, shortcut=False),
-            "9x9": large_kernel(9),
-            "9x9 + 3x3": large_kernel(9, small_kernel=3),
-            "13x13 + 3x3": large_kernel(13, small_kernel=3),
-            "3x3 dilated by 4": large_kernel(3, dilation=4),
-            "3x3 dilated by 6": large_kernel(3, dilation=6),
-        },
-        differs="Images of 32 pixels and a network of 12 blocks that halves the map three times: "
-        "maps of 16, 8 and 4 pixels, so that most of a 13x13 kernel, and all but the centre of a "
-        "dilated one, often meets padding.",
-    ),
-    "mobilenetv2-last-stage": Experiment(
-        source="RepLKNet, Table 4.",
-        data="cifar10",
-        common={"epochs": 4, "size": 56, "batch_size": 32},
-        variants={
-            "3x3": large_kernel(3),
-            "7x7": large_kernel(7, last_stage_only=True, small_kernel=3),
-            "13x13": large_kernel(13, last_stage_only=True, small_kernel=3),
-        },
-        differs="Images of 56 pixels and a network of 12 blocks that halves the map three times: "
-        "the last stage's map has 7 pixels, as the paper's at 224.",
-    ),
-}
+Tasks: TypeAlias = dict[tuple[str, float], tuple[Recipe, Path]]
+"""By variant and seed (or learning rate): the recipe, and the folder of the run."""
 
 
 @dataclass
@@ -268,13 +46,67 @@ class Outcome:
     """What an experiment gave.
 
     Attributes:
-        table: a row per run: variant, seed, network, parameters (thousands) in training and
-            re-parameterized, top1, top5 (percent), train_loss, val_loss, seconds.
-        log: a row per run and epoch: variant, seed, epoch, train_loss, val_loss, top1.
+        table: a row per run: variant, seed, network, parameters (thousands) in training, epochs,
+            size, lr, top1, top5 (percent), train_loss, val_loss, seconds of training. The test
+            accuracies and the test loss are of all test images.
+        log: a row per run and epoch: variant, seed, epoch, train_loss, val_loss, top1; the latter
+            two of the images that the experiment watches.
+        correct: `(runs, images)`, which test images the networks classify rightly.
+        trials: a row per trial of a learning rate: variant, rate (a multiple of the recipe's),
+            top1 (percent of the held-out images), val_loss.
     """
 
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     log: pd.DataFrame = field(default_factory=pd.DataFrame)
+    correct: Array = field(default_factory=lambda: np.zeros((0, 0), bool))
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an experiment's images come from, and which of them it uses."""
+
+    name: str
+    root: str
+    images: int | None = None
+    watched: int | None = None
+
+    def load(self, size: int, *, trial: bool = False) -> tuple[Data, LabelledImages]:
+        """What to train on and to watch, and the test images.
+
+        Args:
+            trial: watches held-out training images in the place of test images.
+        """
+        data = load_data(self.name, root=self.root, size=size)
+        train = thinned(data.train, self.images)
+        if trial:
+            held_out = [i % HELD_OUT == 0 for i in range(len(train))]
+            kept, watched = (
+                part(train, [i for i, held in enumerate(held_out) if held == which])
+                for which in (False, True)
+            )
+            return replace(data, train=kept, val=watched), watched
+        return replace(data, train=train, val=thinned(data.val, self.watched)), data.val
+
+
+def source_of(
+    experiment: Experiment, data: str | None = None, root: str | os.PathLike = "data"
+) -> Source:
+    """Where the experiment's images come from, or those named in their place."""
+    name = data or experiment.data
+    return Source(name, os.fspath(root), experiment.images, experiment.watched)
+
+
+def part(images: LabelledImages, indices: list[int]) -> LabelledImages:
+    return cast(LabelledImages, Subset(cast(Dataset, images), indices))
+
+
+def thinned(images: LabelledImages, count: int | None) -> LabelledImages:
+    """So many of the images, evenly spaced: where they lie class by class, the same of each."""
+    total = len(cast(Sized, images))
+    if count is None or count >= total:
+        return images
+    return part(images, [i * total // count for i in range(count)])
 
 
 def find_experiment(name: str) -> Experiment:
@@ -312,26 +144,98 @@ def run_experiment(
         ValueError, OSError: what `load_data` and `train` raise.
     """
     runs = Path(runs)
-    source = (data or experiment.data, os.fspath(root))
-    load_data(source[0], root=root, download=download)
+    source = Source(data or experiment.data, os.fspath(root), experiment.images, experiment.watched)
+    load_data(source.name, root=root, download=download)
     teacher = None
     if experiment.teacher:
         folder = runs / TEACHER
-        train_one(experiment.recipe(TEACHER), source, folder, progress)
+        train_one(experiment.recipe(TEACHER), source, folder, show=progress)
         teacher = os.fspath(folder / "model.safetensors")
-    tasks = {
-        (label, seed): (experiment.recipe(label, seed, teacher), runs / folder_name(label, seed))
+    rates, trials = choose_rates(experiment, source, runs / "trials", teacher, jobs, progress)
+    tasks: Tasks = {
+        (label, seed): (
+            experiment.recipe(label, seed, teacher, rates.get(label, 1.0)),
+            runs / folder_name(label, seed),
+        )
         for seed in range(seeds)
         for label in experiment.variants
     }
+    train_all(tasks, source, jobs, progress)
+    if teacher:
+        tasks = {(TEACHER, 0): (experiment.recipe(TEACHER), runs / TEACHER)} | tasks
+    logs = {key: pd.read_csv(run / "log.csv") for key, (_, run) in tasks.items()}
+    answers = {key: Answers.read(run / "answers.npz") for key, (_, run) in tasks.items()}
+    return Outcome(
+        pd.DataFrame(
+            [
+                row_of(label, int(seed), *run, logs[label, seed], answers[label, seed])
+                for (label, seed), run in tasks.items()
+            ]
+        ),
+        pd.concat(
+            [
+                log[["epoch", "train_loss", "val_loss", "top1"]].assign(variant=label, seed=seed)
+                for (label, seed), log in logs.items()
+            ]
+        )[["variant", "seed", "epoch", "train_loss", "val_loss", "top1"]].round(4),
+        np.stack([one.correct for one in answers.values()]),
+        trials,
+    )
+
+
+def choose_rates(
+    experiment: Experiment,
+    source: Source,
+    runs: Path,
+    teacher: str | None = None,
+    jobs: int = 1,
+    progress: bool = True,
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """The learning rate of each variant, of the experiment's `rates` the one it is best with.
+
+    A trial trains on nine tenths of the training images and is judged on the last; no test image
+    is seen. All runs of a variant then share its rate: their scatter does not hold the choice's.
+
+    Returns:
+        By variant its rate, and a row per trial; both empty where the experiment tries none.
+    """
+    tasks: Tasks = {}
+    for rate in experiment.rates:
+        for label in experiment.variants:
+            recipe = experiment.recipe(label, TRIAL_SEED, teacher, rate)
+            tasks[label, rate] = (
+                replace(recipe, **experiment.trial),
+                runs / f"{folder_name(label, TRIAL_SEED)}-{rate:g}",
+            )
+    train_all(tasks, source, jobs, progress, trial=True)
+    rows: list[dict] = []
+    best: dict[str, tuple[float, float]] = {}
+    for (label, rate), (_, run) in tasks.items():
+        last = pd.read_csv(run / "log.csv").iloc[-1]
+        top1 = round(float(last["top1"]), 2)
+        rows.append(
+            {"variant": label, "rate": rate, "top1": top1, "val_loss": round(last["val_loss"], 4)}
+        )
+        best[label] = max(best.get(label, (top1, rate)), (top1, rate))
+    return {label: rate for label, (_, rate) in best.items()}, pd.DataFrame(rows)
+
+
+def train_all(
+    tasks: Tasks,
+    source: Source,
+    jobs: int,
+    progress: bool,
+    *,
+    trial: bool = False,
+) -> None:
+    """Trains what is not trained yet, so many runs at a time."""
+    shown = None if progress and tasks else True
     with (
-        tqdm(total=len(tasks), desc="runs", disable=None if progress else True) as bar,
-        ProcessPoolExecutor(
-            jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool,
+        tqdm(total=len(tasks), desc="trials" if trial else "runs", disable=shown) as bar,
+        processes(jobs) as pool,
     ):
         waiting = {
-            pool.submit(train_one, recipe, source, run): label
+            pool.submit(train_one, recipe, source, run, trial=trial): label
             for (label, _), (recipe, run) in tasks.items()
         }
         try:
@@ -342,17 +246,12 @@ def run_experiment(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    if teacher:
-        tasks = {(TEACHER, 0): (experiment.recipe(TEACHER), runs / TEACHER)} | tasks
-    logs = {key: pd.read_csv(run / "log.csv") for key, (_, run) in tasks.items()}
-    return Outcome(
-        pd.DataFrame([row_of(*key, *task, logs[key]) for key, task in tasks.items()]),
-        pd.concat(
-            [
-                log[["epoch", "train_loss", "val_loss", "top1"]].assign(variant=label, seed=seed)
-                for (label, seed), log in logs.items()
-            ]
-        )[["variant", "seed", "epoch", "train_loss", "val_loss", "top1"]].round(4),
+
+
+def processes(jobs: int) -> Executor:
+    """So many processes of one thread each."""
+    return ProcessPoolExecutor(
+        jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     )
 
 
@@ -361,17 +260,24 @@ def folder_name(label: str, seed: int) -> str:
     return f"{plain}-{seed}"
 
 
-def train_one(recipe: Recipe, source: tuple[str, str], run: Path, progress: bool = False) -> None:
-    """One run, unless it is done."""
-    if not (run / "model.safetensors").exists():
-        name, root = source
-        data = load_data(name, root=root, size=recipe.size)
-        train(recipe, data, run, resume=True, device="cpu", progress=progress)
+def train_one(
+    recipe: Recipe, source: Source, run: Path, *, trial: bool = False, show: bool = False
+) -> None:
+    """One run and its answers to the test images, as far as they are not there."""
+    trained, answered = run / "model.safetensors", run / "answers.npz"
+    if trained.exists() and (trial or answered.exists()):
+        return
+    data, test = source.load(recipe.size, trial=trial)
+    if not trained.exists():
+        train(recipe, data, run, resume=True, device="cpu", progress=show)
+    if not trial:
+        answers_of(load_model(trained), test, transform_for_validation(recipe)).write(answered)
 
 
-def row_of(label: str, seed: int, recipe: Recipe, run: Path, log: pd.DataFrame) -> dict:
+def row_of(
+    label: str, seed: int, recipe: Recipe, run: Path, log: pd.DataFrame, answers: Answers
+) -> dict:
     model = load_model(run / "model.safetensors")
-    last = log.iloc[-1]
     return {
         "variant": label,
         "seed": seed,
@@ -379,10 +285,11 @@ def row_of(label: str, seed: int, recipe: Recipe, run: Path, log: pd.DataFrame) 
         "kparams": round(sum(p.numel() for p in model.parameters()) / 1e3, 1),
         "epochs": recipe.epochs,
         "size": recipe.size,
-        "top1": round(last["top1"], 2),
-        "top5": round(last["top5"], 2),
-        "train_loss": round(last["train_loss"], 4),
-        "val_loss": round(last["val_loss"], 4),
+        "lr": recipe.lr,
+        "top1": round(100 * float(answers.correct.mean()), 2),
+        "top5": round(100 * float(answers.among_five.mean()), 2),
+        "train_loss": round(log["train_loss"].iloc[-1], 4),
+        "val_loss": round(float(answers.loss.mean(dtype=float)), 4),
         "seconds": round(log["seconds"].sum(), 1),
     }
 
@@ -437,13 +344,13 @@ def keep_weights(
         save_model(trained.half(), path)
         stored = load_model(path)
         score = evaluate(stored, validation, transform_for_validation(recipe))
-        log = pd.read_csv(runs / folder_name(label, 0) / "log.csv")
+        answers = Answers.read(runs / folder_name(label, 0) / "answers.npz")
         rows.append(
             {
                 "file": path.name,
                 "network": recipe.model,
                 "kilobytes": round(path.stat().st_size / 1000),
-                "top1": round(log["top1"].iloc[-1], 2),
+                "top1": round(100 * float(answers.correct.mean()), 2),
                 "top1_stored": round(score.top1, 2),
             }
         )

@@ -9,16 +9,24 @@ Every file is read without running code from it: safetensors, or `torch.load(wei
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import safetensors.torch
+import torch
+from torch import Tensor
 
-from ..files import replacing
+from ..files import write_atomically
 from ..models import Backbone, FeatureExtractor, build_model
-from .checkpoint import SavedNetwork, WeightsError, read_checkpoint, saved_network
-from .match import fit
+from .checkpoint import (
+    SavedNetwork,
+    WeightsError,
+    read_checkpoint,
+    saved_network,
+    sealed,
+)
+from .match import fit, match
 from .released import download_released, timm_weights
 
 __all__ = [
@@ -32,6 +40,7 @@ __all__ = [
 ]
 
 Weights = str | os.PathLike[str]
+LARGEST_SMALL_NETWORK = 1024  # numbers of options up to this are built on trust
 
 
 @overload
@@ -111,8 +120,11 @@ def save_model(model: Backbone, path: str | os.PathLike) -> None:
 
     The file is written under a temporary name beside `path` and then renamed.
 
+    The same network gives the same bytes.
+
     Raises:
         ValueError: the network was not made by `create_model`, so that it has no name.
+        OSError: the file cannot be written; what was there is whole.
     """
     name = getattr(model, "variant", None)
     if name is None:
@@ -126,8 +138,8 @@ def save_model(model: Backbone, path: str | os.PathLike) -> None:
         model.classes,
     )
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
-    with replacing(path) as partial:
-        safetensors.torch.save_file(state, partial, saved.to_metadata())
+    content = safetensors.torch.save(state, saved.to_metadata())
+    write_atomically(path, sealed(content))
 
 
 def load_model(path: str | os.PathLike) -> Backbone:
@@ -144,14 +156,38 @@ def load_model(path: str | os.PathLike) -> Backbone:
             f"{path} does not say which network it holds, because save_model did not write it; "
             "name the network: create_model(name, weights=path)"
         )
+    check_size(saved, state, path)
     try:
-        model = build_model(saved.name, num_classes=saved.num_classes, **saved.config)
-    except (TypeError, ValueError) as error:
+        with torch.device("meta"):
+            outline = build_model(saved.name, num_classes=saved.num_classes, **saved.config)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise WeightsError(
             f"{path} was saved as {saved.name} with {saved.config}, which this version of "
             f"paperrepro cannot build: {error}"
         ) from error
+    match(outline, state, saved, path)  # before anything of that size is allocated
+    model = build_model(saved.name, num_classes=saved.num_classes, **saved.config)
     return fit(model, state, saved, path)
+
+
+def check_size(saved: SavedNetwork, state: dict[str, Tensor], path: Path) -> None:
+    """Refuses metadata that asks for more layers or channels than the file has tensors for."""
+    sides = [side for value in state.values() for side in value.shape]
+    most = max([LARGEST_SMALL_NETWORK, len(state), *sides])
+    for number in numbers_in([saved.num_classes, saved.config]):
+        if not abs(number) <= most:
+            raise WeightsError(
+                f"{path} says it was built with {number} ({saved.config}, {saved.num_classes} "
+                "classes), and its tensors have nothing of that size; save the network again"
+            )
+
+
+def numbers_in(value: object) -> Iterator[float]:
+    if isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from numbers_in(part)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def load_weights(model: Backbone, path: Path, *, trunk_only: bool = False) -> Backbone:

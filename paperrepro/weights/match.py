@@ -36,6 +36,30 @@ def fit(
         The network; another, re-parameterized one where the tensors are of that form.
 
     Raises:
+        WeightsError: the file holds another network, other classes, or what is no weight.
+    """
+    model, state = match(model, state, saved, path, trunk_only=trunk_only)
+    own = model.state_dict()
+    for key, value in state.items():
+        check_values(own[key], value, f"{path}: {key}")
+    model.load_state_dict(state, strict=not trunk_only)
+    if saved:
+        model.input = saved.input or model.input
+        model.classes = None if trunk_only else saved.classes
+    return model
+
+
+def match(
+    model: Backbone,
+    state: dict[str, Tensor],
+    saved: SavedNetwork | None,
+    path: Path,
+    *,
+    trunk_only: bool = False,
+) -> tuple[Backbone, dict[str, Tensor]]:
+    """The network in the form of the tensors, and the tensors under the network's names.
+
+    Raises:
         WeightsError: the file holds another network, or other classes.
     """
     if saved:
@@ -67,13 +91,15 @@ def fit(
     if missing or surplus or different:
         raise WeightsError(mismatch(model, state, path, missing, surplus, different))
     ours_by_name = {name: key for key, name in names.items()}
-    model.load_state_dict(
-        {ours_by_name[key]: value for key, value in state.items()}, strict=not trunk_only
-    )
-    if saved:
-        model.input = saved.input or model.input
-        model.classes = None if trunk_only else saved.classes
-    return model
+    return model, {ours_by_name[key]: value for key, value in state.items()}
+
+
+def check_values(own: Tensor, value: Tensor, name: str) -> None:
+    """Refuses integers in the place of floating numbers, and variances below 0."""
+    if value.is_floating_point() != own.is_floating_point():
+        raise WeightsError(f"{name} holds {value.dtype} numbers, and the network's are {own.dtype}")
+    if name.endswith("running_var") and bool((value < 0).any()):
+        raise WeightsError(f"{name}, a variance, is below 0; save the network again")
 
 
 def for_channels(kernel: Tensor, shape: torch.Size) -> Tensor:

@@ -1,18 +1,24 @@
 """The authors' checkpoints: downloaded once, checked, and kept.
 
 A download goes to a temporary name, is checked, and is renamed only then; the sha256 of what came
-is written beside the file and verified at every later use.
+is written beside the file, shown, and verified at every later use. Of several processes one
+downloads, and the others wait.
 """
 
 import os
+import socket
+import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..files import replacing, sha256
+from ..files import locked, replacing, sha256, write_atomically
 from ..models import release_of
-from .checkpoint import WeightsError, read_checkpoint
+from .checkpoint import WeightsError, check_numbers, read_checkpoint
+
+PATIENCE = 60.0
+"""Seconds without a byte after which a download is given up."""
 
 
 def cache_folder() -> Path:
@@ -42,18 +48,32 @@ def download_released(name: str) -> Path:
                 f"one {record.read_text()[:16]}...; delete both files to download it again"
             )
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with replacing(path) as partial:
-            torch.hub.download_url_to_file(release.url, os.fspath(partial), release.sha256 or None)
-            read_checkpoint(partial)
-            record.write_text(sha256(partial) + "\n")
+        with locked(path.with_name(f".{path.name}.lock"), wait=True):
+            if not (path.exists() and record.exists()):  # another process may have brought it
+                download(release.url, path, record, release.sha256)
     except (OSError, RuntimeError, WeightsError) as error:
         raise WeightsError(
             f"{name} could not be downloaded from {release.url}: {error}. Nothing was kept; try "
             f"again, or fetch the file from {release.page} and pass its path as weights="
         ) from error
     return path
+
+
+def download(url: str, path: Path, record: Path, published: str | None) -> None:
+    """Brings a file, looks into it, and writes down its checksum."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        with replacing(path) as partial:
+            torch.hub.download_url_to_file(url, os.fspath(partial), published or None)
+            read_checkpoint(partial)
+            digest = sha256(partial)
+            write_atomically(record, digest + "\n")
+    finally:
+        socket.setdefaulttimeout(before)
+    known = "as published" if published else "published by nobody: compare it with another source"
+    print(f"{path}: sha256 {digest}, {known}", file=sys.stderr)
 
 
 def timm_weights(tag: str) -> dict[str, Tensor]:
@@ -72,7 +92,9 @@ def timm_weights(tag: str) -> dict[str, Tensor]:
             f'weights of timm ({tag}) need timm: pip install "paperrepro[train]"'
         ) from error
     try:
-        return timm.create_model(tag, pretrained=True).state_dict()
+        state = timm.create_model(tag, pretrained=True).state_dict()
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"timm gives no weights {tag!r}: {reason}") from error
+    check_numbers(state, f"timm:{tag}")
+    return state

@@ -2,19 +2,22 @@
 import PackageDescription
 
 let package = Package(
-    name: "PhoneLatency",
+    name: "Backbone",
     platforms: [.iOS(.v16), .macOS(.v13)],
     products: [
-        .library(name: "CoreMLLatency", targets: ["LatencyProtocol", "CoreMLLatency"]),
+        .library(name: "Backbone", targets: ["BackboneMath", "BackboneCoreML"]),
+        .library(name: "CamModel", targets: ["CamModel"]),
     ],
     targets: [
-        .target(name: "LatencyProtocol"),
-        .target(name: "CoreMLLatency", dependencies: ["LatencyProtocol"]),
-        .executableTarget(name: "bench", dependencies: ["LatencyProtocol", "CoreMLLatency"]),
+        .target(name: "BackboneMath"),
+        .target(name: "BackboneCoreML", dependencies: ["BackboneMath"]),
+        .target(name: "CamModel", dependencies: ["BackboneMath"]),
+        .executableTarget(name: "bench", dependencies: ["BackboneMath", "BackboneCoreML"]),
         .testTarget(
-            name: "LatencyProtocolTests",
-            dependencies: ["LatencyProtocol"],
-            resources: [.copy("cases.json")]
+            name: "BackboneMathTests",
+            dependencies: ["BackboneMath"],
+            resources: [.copy("cases.json"), .copy("values.json")]
         ),
+        .testTarget(name: "CamModelTests", dependencies: ["BackboneMath", "CamModel"]),
     ]
 )

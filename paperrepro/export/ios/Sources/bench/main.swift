@@ -1,32 +1,27 @@
 #if canImport(CoreML)
-import CoreML
-import CoreMLLatency
+import BackboneCoreML
+import BackboneMath
 import Foundation
-import LatencyProtocol
 
-let computeUnits: [String: MLComputeUnits] = [
-    "all": .all,
-    "cpu": .cpuOnly,
-    "gpu": .cpuAndGPU,
-    "ane": .cpuAndNeuralEngine,
-]
+func say(_ text: String) {
+    FileHandle.standardError.write(Data((text + "\n").utf8))
+}
+
 let arguments = Array(CommandLine.arguments.dropFirst())
 let chosen = arguments.count == 2 ? arguments[1] : "all"
-guard (1...2).contains(arguments.count), let units = computeUnits[chosen] else {
-    FileHandle.standardError.write(
-        Data("usage: bench MODEL.mlpackage [all|cpu|gpu|ane]\n".utf8))
+guard (1...2).contains(arguments.count), let units = ComputeUnits(rawValue: chosen) else {
+    say("usage: bench MODEL.mlpackage [all|cpu|gpu|ane] > results.csv")
     exit(2)
 }
 
-print(ProcessInfo.processInfo.operatingSystemVersionString, "compute units:", chosen)
-let model = URL(fileURLWithPath: arguments[0])
-let protocols = [
-    ("trimmed mean", TimingProtocol.trimmedMean), ("minimum", TimingProtocol.minimum),
-]
-for (name, timing) in protocols {
-    let times = try timeInferences(of: model, by: timing, on: units)
-    let value = try latency(times, by: timing)
-    print("\(name): \(String(format: "%.3f", value)) ms of \(times.joined().count) inferences")
+let today = String(Date().formatted(.iso8601).prefix(10))
+do {
+    let found = try measure(URL(fileURLWithPath: arguments[0]), on: units, date: today)
+    print(csv([found]), terminator: "")
+    say("paperrepro phone-report draws such a file beside the papers' numbers")
+} catch {
+    say("\(arguments[0]): \(error)")
+    exit(1)
 }
 #else
 print("bench needs Core ML, that is macOS; `swift test` runs everywhere")

@@ -1,5 +1,5 @@
+import BackboneMath
 import Foundation
-import LatencyProtocol
 import XCTest
 
 struct Cases: Decodable {
@@ -14,7 +14,7 @@ struct Cases: Decodable {
     let cases: [Case]
 }
 
-final class LatencyProtocolTests: XCTestCase {
+final class ProtocolTests: XCTestCase {
     func cases() throws -> Cases {
         let file = try XCTUnwrap(Bundle.module.url(forResource: "cases", withExtension: "json"))
         return try JSONDecoder().decode(Cases.self, from: Data(contentsOf: file))
@@ -42,14 +42,17 @@ final class LatencyProtocolTests: XCTestCase {
         var now = 0.0
         var loads = 0
         let timing = TimingProtocol(rounds: 3, inferences: 4, trim: 1)
-        let times = try timeInferences(by: timing, clock: { now }) {
-            loads += 1
-            var runs = 0
-            return {
-                runs += 1
-                now += runs == 1 ? 100 : Double(loads)
-            }
-        }
+        let times = try timeInferences(
+            by: timing,
+            clock: { now },
+            load: {
+                loads += 1
+                var runs = 0
+                return {
+                    runs += 1
+                    now += runs == 1 ? 100 : Double(loads)
+                }
+            })
         XCTAssertEqual(loads, 3)
         XCTAssertEqual(times, [[1, 1, 1, 1], [2, 2, 2, 2], [3, 3, 3, 3]])
     }

@@ -1,6 +1,5 @@
-/// How the papers turn many timed inferences into one latency. Pure Swift: no Foundation and no
-/// Core ML, so that it builds wherever Swift does. `paperrepro/export/protocols.py` is the same in
-/// Python; both are held to `Tests/LatencyProtocolTests/cases.json`.
+/// How the papers turn many timed inferences into one latency. `paperrepro/export/protocols.py` is
+/// the same in Python; both are held to `Tests/BackboneMathTests/cases.json`.
 
 /// How many inferences are timed, and what becomes of the times.
 public struct TimingProtocol: Codable, Equatable, Sendable {
@@ -37,14 +36,18 @@ public struct TimingError: Error, CustomStringConvertible {
 ///
 /// - Parameters:
 ///   - clock: the present time.
+///   - progress: told, between two inferences, which share of all is done; what it throws ends the
+///     timing.
 ///   - load: loads the model and returns a function that runs it once.
 public func timeInferences(
     by timing: TimingProtocol,
     clock: () -> Double,
+    progress: (Double) throws -> Void = { _ in },
     load: () throws -> () throws -> Void
 ) throws -> [[Double]] {
     var times: [[Double]] = []
-    for _ in 0..<timing.rounds {
+    let all = Double(timing.rounds * timing.inferences)
+    for past in 0..<timing.rounds {
         let infer = try load()
         try infer()
         var round: [Double] = []
@@ -53,6 +56,7 @@ public func timeInferences(
             let start = clock()
             try infer()
             round.append(clock() - start)
+            try progress(Double(past * timing.inferences + round.count) / all)
         }
         times.append(round)
     }
@@ -90,4 +94,12 @@ func check(_ times: [[Double]], _ timing: TimingProtocol) throws {
             throw TimingError("a time is negative or no number")
         }
     }
+}
+
+/// The processors that the system may use for a network.
+public enum ComputeUnits: String, CaseIterable, Sendable {
+    case all
+    case cpu
+    case gpu
+    case neuralEngine = "ane"
 }

@@ -1,0 +1,228 @@
+"""Rows of the papers that are speeds: which of our timings stand for them, and against what.
+
+Milliseconds of another processor cannot be compared. Ratios inside one interleaved measurement can:
+each row is held against the first of its table, the paper's ratio beside ours.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ..results import Result, load_result
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How a measured value stands to the reference's, with the noise of the measurement.
+
+    Attributes:
+        claims: the row's claim, then the reference's.
+        pair: what is compared, in words.
+        ours: our ratio.
+        low, high: its interval.
+        rounds: of the interleaved measurement.
+        result: the stored result.
+        where: what was measured, where it is not what the paper measured.
+        paper: the paper's ratio, where the claim itself is one.
+    """
+
+    claims: tuple[str, ...]
+    pair: str
+    ours: float
+    low: float
+    high: float
+    result: str
+    where: str = ""
+    paper: float | None = None
+
+
+SHAPES = ("96x56x56", "192x28x28", "384x14x14", "768x7x7")
+OPERATORS = {
+    "Conv": "conv_3x3",
+    "GConv": "gconv_3x3_16_groups",
+    "DWConv": "dwconv_3x3",
+    "PConv": "pconv_3x3_r_1_4",
+}
+FASTERNETS = ("t0", "t1", "t2", "s", "m", "l")
+ACTIVATIONS = {
+    "ReLU": "relu",
+    "GELU": "gelu",
+    "SE-ReLU": "se_relu",
+    "SiLU": "silu",
+    "Dynamic Shift-Max": "dynamic_shift_max",
+    "DynamicReLU-A": "dynamicrelu_a",
+    "DynamicReLU-B": "dynamicrelu_b",
+}
+
+
+def ratios() -> Iterator[Ratio]:
+    """Every row that a stored timing answers."""
+    yield from operators()
+    yield from networks()
+    yield from forms()
+    yield from blocks()
+    yield from depthwise()
+
+
+def compared(
+    rows: dict[str, tuple[str, pd.Series]], result: str, value: str = "ms", where: str = ""
+) -> Iterator[Ratio]:
+    """Each row against the first.
+
+    Args:
+        rows: by claim, its name in words and the row of the result, with a spread and a null.
+        value: the column that is compared.
+    """
+    (reference, (base, first)), *others = rows.items()
+    for claim, (name, row) in others:
+        ours = float(row[value] / first[value])
+        noise = math.exp(noise_of(row, first))
+        yield Ratio(
+            (claim, reference),
+            f"{name} against {base}",
+            ours,
+            ours / noise,
+            ours * noise,
+            result,
+            where,
+        )
+
+
+def noise_of(*rows: pd.Series) -> float:
+    """How far the logarithm of a ratio may be off: the interquartile ranges of its timings, each
+    2.4 standard errors of a median of five rounds, and what the null is off by."""
+    return math.hypot(*(float(row["spread"]) for row in rows)) + abs(math.log(rows[0]["null"]))
+
+
+def operators() -> Iterator[Ratio]:
+    """FasterNet's Table 1 on a CPU."""
+    table = as_the_paper(load_result("operators"))
+    for shape in SHAPES:
+        side = int(shape.split("x")[1])
+        of = table[table["side"] == side].set_index("operator")
+        for value, quantity in (("ms", "latency_cpu"), ("gmacs_per_s", "flops_cpu")):
+            rows = {
+                f"fasternet-t1-{name}_at_{shape}_10_layers-{quantity}": (
+                    f"{operator} at {shape}",
+                    row_of(of, operator),
+                )
+                for operator, name in OPERATORS.items()
+            }
+            yield from compared(rows, "operators", value)
+    means = {}
+    for operator, name in OPERATORS.items():
+        of = table[table["operator"] == operator]
+        claim = f"fasternet-t1-{name}_average_of_the_four_sizes-flops_cpu"
+        mean = of[["gmacs_per_s", "spread", "null"]].mean()
+        means[claim] = (f"{operator}, mean of the sizes", mean)
+    yield from compared(means, "operators", "gmacs_per_s")
+
+
+def networks() -> Iterator[Ratio]:
+    """FasterNet's Table 3, MobileOne's Table 8 and FasterNet's abstract on a CPU."""
+    result = load_result("models")
+    table = as_the_paper(result)
+    of = table[table["form"] == "fused"].set_index("model")
+    for claim, names in (
+        ("fasternet-t3-fasternet_{}-latency_cpu", [f"fasternet_{size}" for size in FASTERNETS]),
+        ("mobileone-t8-mobileone_{}-latency_cpu", [f"mobileone_s{size}" for size in range(5)]),
+    ):
+        yield from compared(
+            {claim.format(name.partition("_")[2]): (name, row_of(of, name)) for name in names},
+            "models",
+        )
+    speed_up = next(
+        compared(
+            {"": ("FasterNet-T0", row_of(of, "fasternet_t0"))}
+            | {"its": ("MobileViT-XXS", row_of(of, "mobilevit_xxs"))},
+            "models",
+        )
+    )
+    yield Ratio(
+        ("fasternet-abstract-fasternet_t0_against_mobilevit_xxs_on_cpu-speedup",),
+        "time of MobileViT-XXS against FasterNet-T0",
+        speed_up.ours,
+        speed_up.low,
+        speed_up.high,
+        "models",
+        "both at 224 pixels; the paper's MobileViT at 256",
+        paper=3.1,
+    )
+
+
+def forms() -> Iterator[Ratio]:
+    """FasterNet's Table 9 on a CPU: slicing against splitting and concatenating."""
+    table = as_the_paper(load_result("operators-forms"))
+    names = {f"PConv x10, {shape}": f"pconv_at_{shape}_10_layers" for shape in SHAPES}
+    names |= {f"fasternet_{size}": f"fasternet_{size}" for size in FASTERNETS}
+    for network, name in names.items():
+        of = table[table["network"] == network].set_index("form")
+        if {"split_cat", "slicing"} <= set(of.index):
+            rows = {
+                f"fasternet-t9-{name}_{form}-latency_cpu": (f"{network}, {form}", row_of(of, form))
+                for form in ("split_cat", "slicing")
+            }
+            yield from compared(rows, "operators-forms")
+
+
+def blocks() -> Iterator[Ratio]:
+    """MobileOne's Tables 1b and 3, on a CPU; the interval holds those of both networks."""
+    table = as_the_paper(load_result("blocks"))
+    where = "on a CPU, in networks of plain and of separable convolutions; the paper's iPhone 12"
+    plain = {
+        f"mobileone-t3-{name}-latency_phone": (act, False) for act, name in ACTIVATIONS.items()
+    }
+    parts = {
+        "mobileone-t1b-baseline-latency_phone": ("ReLU", False),
+        "mobileone-t1b-plus_squeeze_excite-latency_phone": ("SE-ReLU", False),
+        "mobileone-t1b-plus_skip_connections-latency_phone": ("ReLU", True),
+    }
+    for claims in (plain, parts):
+        both: list[list[Ratio]] = []
+        for network in ("dense", "separable"):
+            of = table[table["network"] == network].set_index(["activation", "skip"])
+            rows = {
+                claim: (act + (" with skip connections" if skip else ""), row_of(of, (act, skip)))
+                for claim, (act, skip) in claims.items()
+            }
+            both.append(list(compared(rows, "blocks", where=where)))
+        for one, other in zip(*both, strict=True):
+            yield Ratio(
+                one.claims,
+                one.pair,
+                math.sqrt(one.ours * other.ours),
+                min(one.low, other.low),
+                max(one.high, other.high),
+                "blocks",
+                where,
+            )
+
+
+def depthwise() -> Iterator[Ratio]:
+    """RepLKNet's Table 1, PyTorch's own convolution, on a CPU in the place of a GPU."""
+    table = load_result("depthwise").table
+    where = "PyTorch's convolution on a CPU; the paper's GPU"
+    for side in (16, 32, 64):
+        of = table[(table["pass"] == "inference") & (table["side"] == side)].set_index("kernel")
+        rows = {
+            f"replknet-t1-pytorch_{side}x{side}_kernel_{k}x{k}_24_layers-latency_gpu": (
+                f"{k}x{k} at {side} px",
+                row_of(of, k),
+            )
+            for k in (3, 5, 7, 9, 13, 17, 21, 27, 29, 31)
+            if k in of.index
+        }
+        yield from compared(rows, "depthwise", "nchw_ms", where)
+
+
+def row_of(table: pd.DataFrame, key: object) -> pd.Series:
+    """The one row of that index."""
+    return table.loc[[key]].iloc[0]
+
+
+def as_the_paper(result: Result) -> pd.DataFrame:
+    """The rows of PyTorch's default memory format and of batch 1."""
+    table = result.table
+    return table[(table["memory_format"] == "nchw") & (table["batch"] == 1)]

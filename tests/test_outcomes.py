@@ -1,0 +1,128 @@
+"""What became of the claims: every verdict follows from its stored result and nothing else."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from paperrepro.claims import LADDER, load_claims
+from paperrepro.claims.ablations import COMPARED, differences
+from paperrepro.claims.compare import compare, compare_accuracies
+from paperrepro.claims.outcomes import (
+    COLUMNS,
+    RULES,
+    derive,
+    load_outcomes,
+    ratio_call,
+    update_outcomes,
+    verdicts,
+)
+from paperrepro.cli import app
+from paperrepro.results import load_result
+from paperrepro.training.studies import EXPERIMENTS
+
+
+@pytest.fixture(scope="module")
+def derived():
+    return derive()
+
+
+def test_every_outcome_is_what_its_result_gives(derived):
+    stored = load_outcomes()
+    assert list(stored.columns) == list(COLUMNS)
+    pd.testing.assert_frame_equal(
+        stored, derived, check_dtype=False, rtol=1e-6, obj="run `paperrepro outcomes --update`"
+    )
+
+
+def test_outcomes_speak_of_claims_that_there_are(derived):
+    claims = set(load_claims()["id"])
+    assert derived["id"].is_unique
+    for row in derived.itertuples():
+        assert set(row.claims.split()) <= claims
+        assert row.verdict in LADDER and row.rule in RULES
+        assert row.low <= row.ours <= row.high
+        told = load_result(row.result).provenance
+        assert (row.command, row.processor) == (told["command"], told["processor"])
+
+
+def test_every_claim_stands_on_the_ladder():
+    claims = load_claims().set_index("id")
+    found = verdicts()
+    assert list(found.index) == list(claims.index)
+    assert set(found) <= set(LADDER)
+    untested = claims[(found == "not tested").to_numpy()]
+    assert (untested["how"].str.len() > 0).all(), "say what would test it"
+    assert set(untested["mode"]) <= {"measured", "small", "command"}
+
+
+def test_a_comparison_is_of_variants_and_claims_that_there_are():
+    values = load_claims().set_index("id")["paper_value"]
+    for block in COMPARED:
+        for pair in block.pairs:
+            assert set(pair) <= set(EXPERIMENTS[block.experiment].variants)
+            assert all(f"{block.claims[label]}-top1" in values for label in pair)
+
+
+def test_the_papers_side_of_a_difference():
+    """Guideline 2 of RepLKNet: (53.98 - 68.67) - (72.53 - 71.76)."""
+    of = load_outcomes().set_index("id")["paper"]
+    assert of["fasternet-block-relu-against-r-1-4"] == pytest.approx(71.3 - 71.9)
+    name = "mobilenetv2-kernels-13x13-no-shortcut-against-3x3-no-shortcut-against-13x13-against-3x3"
+    assert of[name] == pytest.approx((53.98 - 68.67) - (72.53 - 71.76), abs=5e-3)
+
+
+def test_stored_answers_give_the_stored_accuracies():
+    for one in differences():
+        if not one.answers or one.what != "top1":
+            continue
+        table = load_result(f"experiment-{one.experiment}").table
+        first, second = one.pair.split(" against ")[:2]
+        if "(" not in first:
+            means = table.groupby("variant")["top1"].mean()
+            assert one.ours.difference == pytest.approx(means[first] - means[second], abs=0.02)
+
+
+def test_without_the_answers_an_interval_is_no_narrower():
+    """Two variants that share most of what makes an image hard."""
+    rng = np.random.default_rng(0)
+    ability = rng.standard_normal(2000)
+    answers = {
+        label: ability + rng.standard_normal((5, 2000)) + shift > 0
+        for label, shift in (("a", 0.1), ("b", 0))
+    }
+    known = compare(answers, {"a": 1, "b": -1})
+    top1 = [list(100 * answers[label].mean(axis=1)) for label in "ab"]
+    bound = compare_accuracies(*top1, images=2000)
+    assert bound.difference == pytest.approx(known.difference)
+    assert bound.error > 1.2 * known.error
+
+
+def test_calls_of_ratios():
+    assert ratio_call(3.1, 1.5, 1.9) == "order holds"
+    assert ratio_call(3.1, 2.5, 3.4) == ratio_call(3.1, 4, 5) == "seen here"
+    assert ratio_call(3.1, 0.9, 1.1) == "inconclusive"
+    assert ratio_call(3.1, 0.5, 0.7) == ratio_call(1, 1.1, 1.2) == "opposite here"
+    assert ratio_call(0.3, 0.2, 0.4) == "seen here"
+    assert ratio_call(0.3, 0.5, 0.6) == "order holds"
+
+
+def test_update_writes_what_changed_and_then_nothing(tmp_path, monkeypatch, derived):
+    monkeypatch.setattr("paperrepro.claims.outcomes.derive", lambda: derived)
+    path = tmp_path / "outcomes.csv"
+    assert sorted(update_outcomes(path)) == sorted(derived["id"])
+    before = path.read_bytes()
+    assert update_outcomes(path) == [] and path.read_bytes() == before
+    name = derived["id"].iloc[0]
+    typed = before.decode().replace(f"{name},", f"{name}-typed,", 1)
+    path.write_text(typed)
+    assert update_outcomes(path) == [name, f"{name}-typed"]
+
+
+def test_the_command():
+    run = CliRunner().invoke
+    shown = run(app, ["outcomes", "--paper", "mobileone", "--verdict", "opposite here"])
+    assert shown.exit_code == 0, shown.output
+    assert "latency on a CPU and flops" in shown.stdout and "ReLU against" not in shown.stdout
+    wrong = run(app, ["outcomes", "--verdict", "agrees"])
+    assert wrong.exit_code == 2 and "opposite here" in wrong.stderr
