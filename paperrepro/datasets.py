@@ -12,19 +12,19 @@ and the image alone: neither the number of processes nor an interruption changes
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 from torchvision import datasets as torchvision_datasets
 
-from .files import IMAGE_SUFFIXES, UnreadableImage, open_image, read_image, tell_skipped, walk
+from .files import UnreadableImage, labelled_images, open_image, read_image, split_folder
+from .shards import Shards, is_shards
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -45,7 +45,6 @@ DOWNLOADS = {
     "fashion-mnist": (torchvision_datasets.FashionMNIST, "FashionMNIST"),
 }
 NAMES = ("shapes", "digits", *DOWNLOADS)
-VALIDATION_FOLDERS = ("val", "test")
 
 
 class LabelledImages(Protocol):
@@ -86,7 +85,8 @@ def load_data(
         name: "shapes" (see `Shapes`); "digits" (scikit-learn's 1,797 digits of 8 x 8 pixels);
             "cifar10" or "fashion-mnist" (torchvision's); or a folder: with `train/` and `val/` (or
             `test/`) of one folder of images per class, such as ImageNet's, or with the classes'
-            folders alone, of which every tenth image then validates.
+            folders alone, of which every tenth image then validates; or shards that
+            `paperrepro.shards.pack` wrote, in a folder or at an address (`s3://`, `https://`).
         root: where the named sets are found, and downloaded to.
         download: fetches a named set that is not there.
         size: the side of the shapes' images in pixels.
@@ -103,6 +103,8 @@ def load_data(
         return digits()
     if name in DOWNLOADS:
         return from_torchvision(name, Path(root), download)
+    if is_shards(name):
+        return from_shards(name)
     if Path(name).is_dir():
         return from_folder(Path(name))
     raise ValueError(f"unknown data {name!r}: it is neither a folder nor one of {', '.join(NAMES)}")
@@ -144,33 +146,18 @@ def from_torchvision(name: str, root: Path, download: bool) -> Data:
 
 def from_folder(folder: Path) -> Data:
     """A folder of classes, or two of them: `train/` and `val/` or `test/`."""
-    if not (folder / "train").is_dir():
-        learned = Folder(folder)
-        tested = copy(learned)
-        tested.read = open_image
-        order = range(len(learned))
-        train, val = (
-            cast(LabelledImages, Subset(images, [i for i in order if (i % 10 == 0) == validates]))
-            for images, validates in ((learned, False), (tested, True))
-        )
-        return Data(str(folder), train, val, tuple(learned.classes))
-    held_out = [folder / name for name in VALIDATION_FOLDERS if (folder / name).is_dir()]
-    if not held_out:
-        raise FileNotFoundError(f"{folder} has train/ but neither val/ nor test/ to validate on")
-    learned, tested = Folder(folder / "train"), Folder(held_out[0], open_image)
-    if learned.classes != tested.classes:
-        differ = sorted(set(learned.classes) ^ set(tested.classes))
-        raise ValueError(
-            f"{folder}/train and {held_out[0]} have different classes: {', '.join(differ[:5])}; "
-            "give both the same folders"
-        )
-    return Data(str(folder), learned, tested, tuple(learned.classes))
+    classes, train, val = split_folder(folder)
+    return Data(str(folder), Files(train), Files(val, open_image), tuple(classes))
 
 
-class Folder(Dataset):
-    """A folder of images per class: `(image, label)`, with `classes` and `samples` (path, label).
+def from_shards(place: str) -> Data:
+    """What `paperrepro.shards.pack` wrote, in a folder or at an address."""
+    train, val = Shards(place, "train"), Shards(place, "val", open_image)
+    return Data(place, train, val, tuple(train.classes))
 
-    Hidden folders and files are left out with a warning.
+
+class Files(Dataset):
+    """Images in files: `(image, label)`, with `samples` (path, label).
 
     Args:
         read: what a file goes through. `read_image` gives uint8 tensors, which training takes as
@@ -178,29 +165,13 @@ class Folder(Dataset):
             were evaluated with.
 
     Raises:
-        FileNotFoundError: no class, or one without images.
-        ValueError: only one class.
         UnreadableImage: on access, for a file that is damaged or cut off.
     """
 
-    def __init__(self, folder: Path, read: Callable[[str], Any] = read_image) -> None:
-        self.read = read
-        skipped: list[str] = []
-        self.classes = find_classes(folder, skipped)
-        files = [sorted(walk(os.path.join(folder, name), skipped)) for name in self.classes]
-        tell_skipped(skipped)
-        empty = [name for name, held in zip(self.classes, files, strict=True) if not held]
-        if empty or not files:
-            reason = f"{', '.join(empty[:5])} holds none" if empty else "it has no folder"
-            raise FileNotFoundError(
-                f"{folder} holds no images to train on: it needs one folder of images per class "
-                f"({reason}; an image ends in {', '.join(sorted(IMAGE_SUFFIXES))})"
-            )
-        if len(self.classes) < 2:
-            raise ValueError(
-                f"{folder} has one class only, {self.classes[0]!r}; a classifier needs two folders"
-            )
-        self.samples = [(path, label) for label, held in enumerate(files) for path in held]
+    def __init__(
+        self, samples: Sequence[tuple[str, int]], read: Callable[[str], Any] = read_image
+    ) -> None:
+        self.samples, self.read = samples, read
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -210,11 +181,12 @@ class Folder(Dataset):
         return self.read(path), label
 
 
-def find_classes(folder: Path, skipped: list[str]) -> list[str]:
-    """The names of the folders, sorted; hidden ones are added to `skipped`."""
-    folders = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    skipped += [os.path.join(folder, name) for name in folders if name.startswith(".")]
-    return [name for name in folders if not name.startswith(".")]
+class Folder(Files):
+    """A folder of images per class: `Files` with `classes`, the folders' names."""
+
+    def __init__(self, folder: str | os.PathLike, read: Callable[[str], Any] = read_image) -> None:
+        self.classes, samples = labelled_images(folder)
+        super().__init__(samples, read)
 
 
 class Images(Dataset):
@@ -242,6 +214,8 @@ class ShardedSampler:
         length: how many images there are.
         repeats: copies of each image, which are augmented differently.
         start: entries of this process to leave out, for an epoch that was interrupted.
+        order: gives the order of all images by a generator, as `Shards.order` does; a permutation
+            when None.
 
     Yields:
         `(epoch, index, copy)`, the key by which `Prepared` makes an image.
@@ -257,14 +231,16 @@ class ShardedSampler:
         rank: int = 0,
         world: int = 1,
         start: int = 0,
+        order: Callable[[torch.Generator], Tensor] | None = None,
     ) -> None:
         generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
-        order = torch.randperm(length, generator=generator).repeat_interleave(repeats)[:length]
+        images = order(generator) if order else torch.randperm(length, generator=generator)
+        images = images.repeat_interleave(repeats)[:length]
         copies = torch.arange(length) % repeats
         mine = slice(rank + start * world, None, world)
         self.keys = [
             (epoch, index, copy)
-            for index, copy in zip(order[mine].tolist(), copies[mine].tolist(), strict=True)
+            for index, copy in zip(images[mine].tolist(), copies[mine].tolist(), strict=True)
         ]
 
     def __len__(self) -> int:

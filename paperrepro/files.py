@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 }
+VALIDATION_FOLDERS = ("val", "test")
 ORIENTATION = 0x0112  # of EXIF
 TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -230,6 +231,63 @@ def tell_skipped(skipped: list[str]) -> None:
             f"left out, as hidden or no regular file: {', '.join(sorted(skipped)[:3])}{more}",
             stacklevel=3,
         )
+
+
+def labelled_images(folder: str | os.PathLike) -> tuple[list[str], list[tuple[str, int]]]:
+    """The names of a folder's folders, its classes, and every image below with its class's number.
+
+    Hidden folders and files are left out with a warning.
+
+    Raises:
+        FileNotFoundError: no class, or one without images.
+        ValueError: only one class.
+    """
+    folder = os.fspath(folder)
+    folders = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    skipped = [os.path.join(folder, name) for name in folders if name.startswith(".")]
+    classes = [name for name in folders if not name.startswith(".")]
+    files = [sorted(walk(os.path.join(folder, name), skipped)) for name in classes]
+    tell_skipped(skipped)
+    empty = [name for name, held in zip(classes, files, strict=True) if not held]
+    if empty or not files:
+        reason = f"{', '.join(empty[:5])} holds none" if empty else "it has no folder"
+        raise FileNotFoundError(
+            f"{folder} holds no images to train on: it needs one folder of images per class "
+            f"({reason}; an image ends in {', '.join(sorted(IMAGE_SUFFIXES))})"
+        )
+    if len(classes) < 2:
+        raise ValueError(
+            f"{folder} has one class only, {classes[0]!r}; a classifier needs two folders"
+        )
+    return classes, [(path, label) for label, held in enumerate(files) for path in held]
+
+
+def split_folder(
+    folder: Path,
+) -> tuple[list[str], list[tuple[str, int]], list[tuple[str, int]]]:
+    """The classes, and the images to train and to validate on, as `labelled_images` gives them.
+
+    Args:
+        folder: with `train/` and `val/` or `test/`, or the classes' folders alone, of which every
+            tenth image validates.
+    """
+    if not (folder / "train").is_dir():
+        classes, samples = labelled_images(folder)
+        return classes, [s for i, s in enumerate(samples) if i % 10], samples[::10]
+    held_out = [folder / name for name in VALIDATION_FOLDERS if (folder / name).is_dir()]
+    if not held_out:
+        raise FileNotFoundError(f"{folder} has train/ but neither val/ nor test/ to validate on")
+    (classes, train), (tested, val) = (
+        labelled_images(folder / "train"),
+        labelled_images(held_out[0]),
+    )
+    if classes != tested:
+        differ = sorted(set(classes) ^ set(tested))
+        raise ValueError(
+            f"{folder}/train and {held_out[0]} have different classes: {', '.join(differ[:5])}; "
+            "give both the same folders"
+        )
+    return classes, train, val
 
 
 def evenly(paths: list[Path], count: int) -> list[Path]:

@@ -14,6 +14,7 @@ import typer
 from .. import __version__
 from .analysis import approximate, attribute, erf, kernels, salient, shape_bias, similarity
 from .benchmark import app as benchmark_commands
+from .data import app as data_commands
 from .export import export, phone_report, plan, verify, verify_networks
 from .models import CLAIMS_EPILOG, claims, info, models, outcomes
 from .training import evaluate, experiment, recipe, train
@@ -80,3 +81,4 @@ for command in COMMANDS:
 app.command(epilog=CLAIMS_EPILOG)(claims)
 app.command()(outcomes)
 app.add_typer(benchmark_commands, name="benchmark")
+app.add_typer(data_commands, name="data")
