@@ -12,6 +12,7 @@ and the image alone: neither the number of processes nor an interruption changes
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import datasets as torchvision_datasets
 
-from .files import UnreadableImage, labelled_images, open_image, read_image, split_folder
+from .files import (
+    UnreadableImage,
+    labelled_images,
+    locked,
+    open_image,
+    read_image,
+    split_folder,
+)
 from .shards import Shards, is_shards
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -131,7 +139,9 @@ def from_torchvision(name: str, root: Path, download: bool) -> Data:
     """A set that torchvision knows; its checksums tell a download that was interrupted."""
     make, folder = DOWNLOADS[name]
     try:
-        train: Any = make(root, train=True, download=download)
+        # Of several processes the first one downloads, and the others find it there.
+        with locked(root / ".download.lock", wait=True) if download else nullcontext():
+            train: Any = make(root, train=True, download=download)
         val: Any = make(root, train=False, download=download)
     except (OSError, RuntimeError, ValueError, EOFError, AssertionError) as error:
         remedy = (
@@ -147,7 +157,8 @@ def from_torchvision(name: str, root: Path, download: bool) -> Data:
 def from_folder(folder: Path) -> Data:
     """A folder of classes, or two of them: `train/` and `val/` or `test/`."""
     classes, train, val = split_folder(folder)
-    return Data(str(folder), Files(train), Files(val, open_image), tuple(classes))
+    learned, tested = Files(folder, train), Files(folder, val, open_image)
+    return Data(str(folder), learned, tested, tuple(classes))
 
 
 def from_shards(place: str) -> Data:
@@ -157,9 +168,11 @@ def from_shards(place: str) -> Data:
 
 
 class Files(Dataset):
-    """Images in files: `(image, label)`, with `samples` (path, label).
+    """Images in files: `(image, label)`.
 
     Args:
+        root: the folder that they lie in.
+        samples: the path and the label of each.
         read: what a file goes through. `read_image` gives uint8 tensors, which training takes as
             they are cropped fastest; `open_image` PIL's images, whose resize the released networks
             were evaluated with.
@@ -169,9 +182,12 @@ class Files(Dataset):
     """
 
     def __init__(
-        self, samples: Sequence[tuple[str, int]], read: Callable[[str], Any] = read_image
+        self,
+        root: str | os.PathLike,
+        samples: Sequence[tuple[str, int]],
+        read: Callable[[str], Any] = read_image,
     ) -> None:
-        self.samples, self.read = samples, read
+        self.root, self.samples, self.read = root, samples, read
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -186,7 +202,7 @@ class Folder(Files):
 
     def __init__(self, folder: str | os.PathLike, read: Callable[[str], Any] = read_image) -> None:
         self.classes, samples = labelled_images(folder)
-        super().__init__(samples, read)
+        super().__init__(folder, samples, read)
 
 
 class Images(Dataset):
@@ -261,6 +277,7 @@ class Prepared(Dataset):
 
     def __init__(self, images: LabelledImages, transform: Callable, seed: int = 0) -> None:
         self.images, self.transform, self.seed = images, transform, seed
+        self.order = getattr(images, "order", None)  # of shards
 
     def __len__(self) -> int:
         return len(self.images)
@@ -299,13 +316,15 @@ def hash64(x: np.ndarray) -> np.ndarray:
 
 
 def mix_seed(*parts: int) -> int:
-    """One seed of 63 bits out of several numbers, different for different ones."""
-    state, bits = 0, (1 << 64) - 1
-    for part in parts:  # hash64 of one number: in Python's integers ten times as fast
-        x = ((state ^ (part & bits)) + 0x9E3779B97F4A7C15) & bits
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & bits
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & bits
-        state = x ^ (x >> 31)
+    """One seed of 63 bits out of several numbers, different for different ones: `hash64` of each
+    in turn, in Python's numbers, which are faster than arrays of one."""
+    whole = (1 << 64) - 1
+    state = 0
+    for part in parts:
+        x = (state ^ part) + 0x9E3779B97F4A7C15 & whole
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & whole
+        x = (x ^ x >> 27) * 0x94D049BB133111EB & whole
+        state = x ^ x >> 31
     return state >> 1
 
 

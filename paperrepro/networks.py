@@ -247,6 +247,12 @@ def build_peer(name: str) -> nn.Module:
     raise ValueError(f"{name!r} is ours: build it with paperrepro.create_model")
 
 
+def build_meta(name: str) -> nn.Module:
+    """`build_peer` on the meta device: the layers without their numbers, at no cost."""
+    with torch.device("meta"):
+        return build_peer(name)
+
+
 def load_public(name: str, path: Path) -> nn.Module:
     """One of `PUBLIC` with the weights of its file.
 

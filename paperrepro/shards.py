@@ -31,6 +31,7 @@ from tqdm import tqdm
 from .files import (
     UnreadableImage,
     check_writable,
+    locked,
     read_image,
     replacing,
     split_folder,
@@ -207,7 +208,8 @@ class Shards(Dataset):
         except Exception as error:  # damaged bytes raise anything in a parser
             raise ShardError(f"the index of {place} is damaged ({error}); pack again") from error
         self.local = "file" in self.files.protocol
-        self.cache = cache_folder() / sha256(index).hexdigest()[:16]
+        self.digest = sha256(index).hexdigest()[:16]
+        self.cache = cache_folder() / self.digest
         if self.local:
             self.check()
 
@@ -256,13 +258,11 @@ class Shards(Dataset):
 
     def fetched(self, shard: dict[str, Any]) -> Path:
         """The shard in the cache; one process fetches it, and the others wait."""
-        from filelock import FileLock
-
         path = self.cache / shard["name"]
         if path.exists():
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
+        with locked(f"{path}.lock", wait=True):
             if not path.exists():
                 address = f"{self.place}/{shard['name']}"
                 content = self.load(shard["name"])
@@ -270,6 +270,10 @@ class Shards(Dataset):
                     raise ShardError(f"{address} is damaged: its SHA-256 differs from the index's")
                 write_atomically(path, content)
         return path
+
+    def content_digest(self) -> str:
+        """What `paperrepro.training` compares on resuming: every image's bytes are in it."""
+        return self.digest
 
     def order(self, generator: torch.Generator) -> Tensor:
         """The numbers of all images, in the order of an epoch: shards at random, and the images at

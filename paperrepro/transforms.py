@@ -119,7 +119,7 @@ def to_pixels(image: Image.Image | Tensor) -> Tensor:
 
 
 class Normalise(nn.Module):
-    """Pixels of 0 to 255 to `(x / 255 - mean) / std` in one pass, on any device.
+    """Pixels of 0 to 255 to `(x / 255 - mean) / std`, on any device, to torchvision's last bit.
 
     Takes uint8 `(..., 3, H, W)`; floats are normalised already, and are given back.
     """
@@ -127,17 +127,14 @@ class Normalise(nn.Module):
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.mean: Tensor
-        self.scale: Tensor
-        channels = (-1, 1, 1)
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(channels), persistent=False)
-        self.register_buffer(
-            "scale", 1 / (255 * torch.tensor(std).view(channels)), persistent=False
-        )
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         if images.is_floating_point():
             return images
-        return images.float().sub_(self.mean).mul_(self.scale)
+        return images.float().mul_(1 / 255).sub_(self.mean).div_(self.std)
 
 
 class RandAugment(v2.RandAugment):

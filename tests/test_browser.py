@@ -1,6 +1,5 @@
 """The built pages in a browser: phone, tablet and desktop, light and dark, opened from disk."""
 
-import shutil
 from itertools import product
 from pathlib import Path
 from urllib.parse import quote
@@ -8,7 +7,7 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -24,17 +23,6 @@ PAGES = [toc["root"], *(page["file"] for part in toc["parts"] for page in part["
 LOOKED_AT = [name for name in PAGES if not name.startswith("api/")] + ["api/weights", "api/cli"]
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium or google-chrome on the path")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -31,14 +31,16 @@ LAYERS = {
     "reparam": 2,
     "analysis": 3,
     "complexity": 3,
+    "drawing": 3,
     "weights": 3,
     "dense": 4,
     "claims": 5,
     "networks": 5,
-    "benchmark": 6,
     "export": 6,
+    "figures": 6,
     "training": 6,
-    "cli": 7,
+    "benchmark": 7,
+    "cli": 8,
 }
 
 

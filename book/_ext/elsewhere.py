@@ -14,8 +14,8 @@ SITES = {
         "https://docs.python.org/3/",
         {
             "library/collections.abc.html#collections.abc.@": (
-                "collections.abc.Callable collections.abc.Iterable collections.abc.Iterator "
-                "collections.abc.Mapping collections.abc.Sequence"
+                "collections.abc.Callable collections.abc.Collection collections.abc.Iterable "
+                "collections.abc.Iterator collections.abc.Mapping collections.abc.Sequence"
             ),
             "library/os.html#os.@": "os.PathLike",
             "library/pathlib.html#pathlib.@": "pathlib.Path Path",
@@ -35,7 +35,9 @@ SITES = {
                 "torch.nn.Module torch.nn.modules.module.Module Module "
                 "torch.nn.modules.conv.Conv2d torch.nn.modules.container.Sequential"
             ),
-            "data.html#torch.utils.data.@": "torch.utils.data.dataset.Dataset",
+            "data.html#torch.utils.data.@": (
+                "torch.utils.data.dataset.Dataset torch.utils.data.dataloader.DataLoader"
+            ),
         },
     ),
     "torchvision": (

@@ -3,7 +3,7 @@
 A benchmark's module is imported by its command only: some bring compilers and other libraries.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -168,6 +168,70 @@ def runtimes(
 
 
 @app.command()
+def executorch(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Networks; all thirty when left out.")
+    ] = None,
+    quick: QuickOption = False,
+    threads: ThreadsOption = 1,
+    out: OutOption = RESULTS,
+    format: FormatOption = Format.table,
+) -> None:
+    """Every network through ExecuTorch: its file's error, delegates, size, and times.
+
+    The file is executed by the runtime that phones have, with random weights calibrated on drawn
+    images; its time stands beside eager PyTorch's and ONNX Runtime's. Half an hour on two cores.
+    """
+    from ..benchmark import executorch
+
+    def run(**settings: Any) -> "pd.DataFrame":
+        return executorch.run(names or None, **settings)
+
+    report(context, {"executorch": run}, out, format, quick=quick, threads=threads)
+
+
+@app.command()
+def quantization(
+    context: typer.Context,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="shapes, or a folder or name of CIFAR-10's images; several times for several.",
+            metavar="NAME|FOLDER",
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Test images.", min=2)] = 1000,
+    quick: QuickOption = False,
+    threads: ThreadsOption = 1,
+    out: OutOption = RESULTS,
+    format: FormatOption = Format.table,
+) -> None:
+    """Fewer bits: accuracy with its interval, size and latency in Core ML, ExecuTorch and ONNX.
+
+    The networks are those of data/weights that were trained on the data. Then MobileOne before and
+    after re-parameterization, with the remedies, and layer by layer. Ten minutes on two cores.
+
+    \b
+    Examples:
+      paperrepro benchmark quantization
+      paperrepro benchmark quantization --data shapes --data cifar10_jpeg
+    """
+    from functools import partial
+
+    from ..benchmark import quantization, rounding
+
+    names = data or ["shapes"]
+    tables = {
+        "quantization-order": rounding.order,
+        "quantization-layers": rounding.layers,
+        "quantization": quantization.run,
+    }
+    runs = {name: partial(run, names, count=count) for name, run in tables.items()}
+    report(context, runs, out, format, quick=quick, threads=threads)
+
+
+@app.command()
 def shape_bias(
     context: typer.Context,
     quick: QuickOption = False,
@@ -248,7 +312,7 @@ def loading(
 
 def report(
     context: typer.Context,
-    benchmarks: "dict[str, Callable[..., pd.DataFrame]]",
+    benchmarks: "Mapping[str, Callable[..., pd.DataFrame]]",
     out: Path,
     format: Format,
     **settings: Any,

@@ -27,7 +27,7 @@ SizeOption = Annotated[
     typer.Option(help="Side of the images; the network's own when left out.", metavar="PIXELS"),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu or cuda; a GPU where there is one.", metavar="DEVICE")
+    str | None, typer.Option(help="cpu, cuda or mps; a GPU where there is one.", metavar="DEVICE")
 ]
 WorkersOption = Annotated[int, typer.Option(help="Processes that prepare images.", min=0)]
 OutOption = Annotated[

@@ -16,7 +16,7 @@ from .analysis import approximate, attribute, erf, kernels, salient, shape_bias,
 from .benchmark import app as benchmark_commands
 from .data import app as data_commands
 from .export import export, phone_report, plan, verify, verify_networks
-from .models import CLAIMS_EPILOG, claims, info, models, outcomes
+from .models import CLAIMS_EPILOG, claims, draw, info, models, outcomes
 from .training import evaluate, experiment, recipe, train
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ app = typer.Typer(
     \b
     paperrepro models                 the networks, with their parameters and multiply-adds
     paperrepro info replknet_31b      one network: stages, layers, configuration, claims
+    paperrepro draw mobileone_s0 --block stages.1.blocks.2 --fused --out block.svg
+                                      a diagram of a network or of one of its blocks
     paperrepro claims --paper replknet --verdict differs
                                       where our value is not the paper's, and by how much
     paperrepro benchmark depthwise    speed, measured; see paperrepro benchmark --help
@@ -71,7 +73,7 @@ def options(
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(models, info),
+    *(models, info, draw),
     *(train, evaluate, recipe, experiment),
     *(erf, salient, kernels, similarity, approximate, shape_bias, attribute),
     *(export, verify, plan, phone_report, verify_networks),

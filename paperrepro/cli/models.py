@@ -149,6 +149,61 @@ CLAIMS_EPILOG = "\n\n".join(
 )
 
 
+def draw(
+    name: Annotated[
+        str,
+        typer.Argument(help="A name that `paperrepro models` lists, or timm's or torchvision's."),
+    ],
+    block: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this part, by its name in the code: stages.0.blocks.1, or a part of one.",
+            metavar="PART",
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the square image in pixels; 224 when left out.",
+            metavar="PIXELS",
+        ),
+    ] = None,
+    fused: Annotated[
+        bool, typer.Option("--fused", help="Beside it the re-parameterized form, as it runs.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The picture (.svg).", metavar="FILE", dir_okay=False)
+    ] = None,
+) -> None:
+    """Draw a network or one of its blocks as it is built: kernels, channels, branches, maps.
+
+    The same in words goes to standard output; without --out, the words alone. The picture is an
+    SVG with text, for a browser, a page or a paper, in light and dark.
+
+    \b
+    Examples:
+      paperrepro draw replknet_31b --out network.svg
+      paperrepro draw mobileone_s0 --block stages.1.blocks.2 --fused --out block.svg
+      paperrepro draw resnet18 --block layer2.0
+    """
+    from .console import require
+
+    with exit_on_error(2):
+        require("svg", "book")
+        from ..claims.reproduce import network
+        from ..drawing import draw as draw_module
+        from ..models import is_known
+        from ..networks import build_meta
+
+        model = network(name) if is_known(name) else build_meta(name)
+        title = f"{name}, {block}" if block else name
+        drawing = draw_module(model, size, block=block, fused=fused, title=title)
+        if out:
+            drawing.save(out)
+            typer.echo(f"wrote {out}", err=True)
+    typer.echo(drawing.alt)
+
+
 def claims(
     paper: Annotated[
         str | None, typer.Option(help=f"Only the claims of one paper: {', '.join(PAPERS)}.")

@@ -623,6 +623,43 @@ def classify(probabilities: Tensor, classes: list[str]) -> tuple[str, dict[str, 
     return classes[int(values.argmax())], dict(zip(classes, values.tolist(), strict=True))
 
 
+@operation
+def quantize(
+    input: Tensor,
+    scale: Tensor,
+    output_dtype: str,
+    zero_point: Tensor | None = None,
+    axis: Tensor | None = None,
+) -> Tensor:
+    scale, zero = along(axis, input.ndim, scale, zero_point)
+    limits = torch.iinfo(TORCH_TYPES[output_dtype])
+    steps = (input / scale).round() + zero
+    return steps.clamp(limits.min, limits.max).to(TORCH_TYPES[output_dtype])
+
+
+@operation
+def dequantize(
+    input: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None = None,
+    axis: Tensor | None = None,
+) -> Tensor:
+    scale, zero = along(axis, input.ndim, scale, zero_point)
+    return (input.float() - zero) * scale
+
+
+def along(
+    axis: Tensor | None, rank: int, scale: Tensor, zero_point: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Scale and zero point, shaped to lie along an axis."""
+    zero = torch.zeros_like(scale) if zero_point is None else zero_point.float()
+    shape = [1] * rank
+    if axis is not None:
+        shape[int(axis)] = -1
+    laid = [each.reshape(shape if each.ndim else ()) for each in (scale.float(), zero)]
+    return laid[0], laid[1]
+
+
 # Compressed constants. Those up to iOS 17 have their bits packed in bytes and declare a shape;
 # iOS 18 has types of few bits.
 
