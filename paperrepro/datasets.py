@@ -47,6 +47,11 @@ TEXTURES = (
 COUNTS = (8192, 2048)
 """How many shapes there are to train on, and to validate on."""
 
+BLOCK = 64
+"""How many shapes are painted at once, which is faster than one by one."""
+KEPT = 200_000_000
+"""Bytes of painted shapes that are kept from epoch to epoch; all shapes of 64 pixels are half."""
+
 CUES = ("both", "shape", "texture", "conflict")
 DOWNLOADS = {
     "cifar10": (torchvision_datasets.CIFAR10, "cifar-10-batches-py"),
@@ -338,8 +343,8 @@ class Shapes(Dataset):
     """Sixteen shapes filled with sixteen textures, made on the fly: cue conflict at a small scale.
 
     Size, place, tilt, colours and the texture's phase are random; an image follows from the seed
-    and its index. Shapes and textures have classes from 0 to 15, and every texture can fill every
-    shape. A mirrored image stays in its class.
+    and its index, and stays in memory once it is painted. Shapes and textures have classes from 0
+    to 15, and every texture can fill every shape. A mirrored image stays in its class.
 
     Args:
         count: how many images there are.
@@ -356,6 +361,7 @@ class Shapes(Dataset):
             raise ValueError(f"{count} shapes of {size} pixels: at least 1 of 8 pixels")
         self.count, self.size, self.cue = count, size, cue
         self.seed = np.uint64(mix_seed(seed))
+        self.kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         return self.count
@@ -363,8 +369,16 @@ class Shapes(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         if not 0 <= index < self.count:
             raise IndexError(f"image {index} of {self.count}")
-        images, shapes, textures = self.draw([index])
-        return images[0], int((textures if self.cue == "texture" else shapes)[0])
+        block, place = divmod(index, BLOCK)
+        if block not in self.kept:
+            images, shapes, textures = self.draw(
+                range(block * BLOCK, min(self.count, (block + 1) * BLOCK))
+            )
+            if len(self.kept) * images.numel() >= KEPT:
+                self.kept.clear()
+            self.kept[block] = images, textures if self.cue == "texture" else shapes
+        images, labels = self.kept[block]
+        return images[place], int(labels[place])
 
     def draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Images uint8 `(N, 3, size, size)`, the classes of their shapes and of their textures."""

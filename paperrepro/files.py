@@ -7,6 +7,8 @@ kill at any moment leaves the file that was there.
 import hashlib
 import io
 import os
+import platform
+import re
 import shutil
 import stat
 import tempfile
@@ -417,3 +419,16 @@ def pick_device(name: str | None = None) -> "torch.device":
     if not there.get(device.type, True):
         raise ValueError(f"there is no GPU here that PyTorch can use; leave out {name!r}")
     return device
+
+
+def processor() -> str:
+    """The processor's name, its number of cores and PyTorch's instruction set."""
+    import torch
+
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        cpuinfo = ""
+    match = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
+    name = match[1] if match else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"

@@ -2,7 +2,8 @@
 
 from itertools import product
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlparse
+from urllib.request import url2pathname
 
 import pytest
 import yaml
@@ -58,11 +59,16 @@ THIN = """() => {
 the thousands of others for minutes."""
 
 
-def objections(page):
+# Contrast takes axe-core most of its time. It depends on the colours, and all else on the width.
+CONTRAST_ONLY = {"runOnly": ["color-contrast"]}
+ALL_BUT_CONTRAST = {"rules": {"color-contrast": {"enabled": False}}}
+
+
+def objections(page, rules):
     """What axe-core finds serious or critical, and every fault of the headings."""
     # Formulas have the colour of the text around them.
     context = {"exclude": [["mjx-container"]]}
-    result = Axe().run(page, context, {"preload": False, "resultTypes": ["violations"]})
+    result = Axe().run(page, context, {"preload": False, "resultTypes": ["violations"]} | rules)
     return [
         f"{rule['id']} ({rule['impact']}): {rule['help']}: "
         + "; ".join(node["html"][:200] for node in rule["nodes"][:5])
@@ -91,14 +97,27 @@ def test_page_reads_well_at_every_width(site, page, name):
         path = SCREENSHOTS / f"{name.replace('/', '-')}-{view}.jpeg"
         page.screenshot(path=path, type="jpeg", quality=60, full_page=view == "phone-light")
     page.evaluate(THIN)
-    # Colours do not depend on the width, and the sidebar shows on the desktop only. Solutions are
-    # of the same make as their chapters, which are looked at in all three.
-    views = [("desktop", "light"), ("desktop", "dark"), ("phone", "light")]
-    for device, scheme in views[:1] if name.startswith("solutions/") else views:
+    # The sidebar shows on the desktop only. Solutions are of the same make as their chapters, which
+    # are looked at in all three views.
+    views = [
+        ("desktop", "light", {}),
+        ("desktop", "dark", CONTRAST_ONLY),
+        ("phone", "light", ALL_BUT_CONTRAST),
+    ]
+    for device, scheme, rules in views[:1] if name.startswith("solutions/") else views:
         show(page, device, scheme)
         page.wait_for_timeout(300)  # the theme makes what scrolls reachable by keyboard
-        page.faults += [f"{device}-{scheme}: {objection}" for objection in objections(page)]
+        page.faults += [f"{device}-{scheme}: {objection}" for objection in objections(page, rules)]
     assert not page.faults, "\n".join(page.faults)
+
+
+def test_a_first_visit_is_light(site, page):
+    files = []
+    page.on("requestfinished", lambda request: files.append(request.url))
+    page.goto((site / f"{toc['root']}.html").as_uri(), wait_until="networkidle")
+    local = [Path(url2pathname(urlparse(url).path)) for url in files if url.startswith("file:")]
+    assert len(files) <= 15
+    assert sum(path.stat().st_size for path in local) <= 1.5e6
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if not name.startswith("solutions/")])

@@ -32,7 +32,7 @@ SITES = {
             "tensors.html#torch.Tensor": "torch.Tensor Tensor",
             "tensor_attributes.html#torch.@": "torch.dtype torch.device",
             "generated/torch.nn.@.html#torch.nn.@": (
-                "torch.nn.Module torch.nn.modules.module.Module Module "
+                "torch.nn.Module torch.nn.modules.module.Module nn.Module Module "
                 "torch.nn.modules.conv.Conv2d torch.nn.modules.container.Sequential"
             ),
             "data.html#torch.utils.data.@": (
@@ -51,7 +51,9 @@ SITES = {
     ),
     "pandas": (
         "https://pandas.pydata.org/docs/",
-        {"reference/api/pandas.@.html#pandas.@": "pandas.DataFrame pd.DataFrame"},
+        {
+            "reference/api/pandas.@.html#pandas.@": "pandas.DataFrame pd.DataFrame pandas.Series pd.Series"
+        },
     ),
     "numpy": (
         "https://numpy.org/doc/stable/",

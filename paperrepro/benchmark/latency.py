@@ -80,8 +80,8 @@ def compare(
             that takes. A slow one is called once.
         threads: of PyTorch, during the calls.
         progress: the label of a progress bar; None shows none.
-        clock: what is counted; `time.process_time` for the processor's seconds, which others on the
-            machine disturb less.
+        clock: what the seconds are of; `time.process_time` leaves out what other programs took from
+            a candidate with one thread.
 
     Raises:
         ValueError: where there is nothing to compare, or no round.

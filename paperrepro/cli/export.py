@@ -16,6 +16,7 @@ from .console import (
     check_out,
     command_line,
     exit_on_error,
+    read_lines,
     render,
     write,
 )
@@ -127,19 +128,23 @@ def export(
     """
     import torch
 
+    from ..export.coreml import check_arguments
+    from ..export.network import check_path
     from ..export.survey import load_images
     from ..files import check_writable
     from ..models import check_name
     from ..models.backbone import FeatureExtractor
 
+    path = out or Path(f"{name}{SUFFIXES[format]}")
     with exit_on_error(2):
         check_name(name)
-    with exit_on_error(1):
-        path = out or Path(f"{name}{SUFFIXES[format]}")
-        check_writable(path.parent)
         refuse_foreign(context, format, quantize)
+        check_arguments(size or 224, precision, target, compress)
+        check_path(path, SUFFIXES[format], overwrite=True)
+    with exit_on_error(1):
+        check_writable(path.parent)
         model, input = named(name, weights, size, classes)
-        lines = labels.read_text(encoding="utf-8").splitlines() if labels else None
+        lines = read_lines(labels) if labels else None
         common: dict[str, Any] = {
             "size": input.size,
             "normalize": (input.mean, input.std) if model.in_chans == 3 else True,

@@ -14,6 +14,7 @@ import typer
 from .. import __version__
 from .analysis import approximate, attribute, erf, kernels, salient, shape_bias, similarity
 from .benchmark import app as benchmark_commands
+from .console import Commands
 from .data import app as data_commands
 from .export import export, phone_report, plan, verify, verify_networks
 from .models import CLAIMS_EPILOG, claims, draw, info, models, outcomes
@@ -21,6 +22,7 @@ from .training import evaluate, experiment, recipe, train
 
 app = typer.Typer(
     name="paperrepro",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
