@@ -25,6 +25,7 @@ LAYERS = {
     "transforms": 1,
     "models": 2,
     "results": 2,
+    "signals": 1,
     "shards": 2,
     "datasets": 3,
     "plots": 3,
