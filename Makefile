@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/installed.stamp
-EXTRAS := book,site,export,runtimes,test,dev
+EXTRAS := book,site,export,executorch,runtimes,test,dev
 # What the library computes, and each of its optional libraries; nothing that renders the book.
 LOWEST := attribution claims cli coreml datasets export_cli models ops recipe reparam runtimes weights
 SITE := $(BIN)/jupyter-book build -W -n --keep-going --path-output build

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .drawing import draw
     from .models import list_models
     from .networks import evaluation_transform
     from .reparam import reparameterize
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "create_model",
+    "draw",
     "evaluation_transform",
     "list_models",
     "load_model",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 _MODULES = {
     "create_model": "weights",
+    "draw": "drawing",
     "evaluation_transform": "networks",
     "list_models": "models",
     "load_model": "weights",

@@ -12,6 +12,7 @@ and the image alone: neither the number of processes nor an interruption changes
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision import datasets as torchvision_datasets
 
-from .files import UnreadableImage, open_image
+from .files import UnreadableImage, locked, open_image
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -38,6 +39,11 @@ TEXTURES = (
 ).split()
 COUNTS = (8192, 2048)
 """How many shapes there are to train on, and to validate on."""
+
+BLOCK = 64
+"""How many shapes are painted at once, which is faster than one by one."""
+KEPT = 200_000_000
+"""Bytes of painted shapes that are kept from epoch to epoch; all shapes of 64 pixels are half."""
 
 CUES = ("both", "shape", "texture", "conflict")
 DOWNLOADS = {
@@ -129,7 +135,9 @@ def from_torchvision(name: str, root: Path, download: bool) -> Data:
     """A set that torchvision knows; its checksums tell a download that was interrupted."""
     make, folder = DOWNLOADS[name]
     try:
-        train: Any = make(root, train=True, download=download)
+        # Of several processes the first one downloads, and the others find it there.
+        with locked(root / ".download.lock", wait=True) if download else nullcontext():
+            train: Any = make(root, train=True, download=download)
         val: Any = make(root, train=False, download=download)
     except (OSError, RuntimeError, ValueError, EOFError, AssertionError) as error:
         remedy = (
@@ -298,11 +306,16 @@ def hash64(x: np.ndarray) -> np.ndarray:
 
 
 def mix_seed(*parts: int) -> int:
-    """One seed of 63 bits out of several numbers, different for different ones."""
-    state = np.zeros(1, np.uint64)
+    """One seed of 63 bits out of several numbers, different for different ones: `hash64` of each
+    in turn, in Python's numbers, which are faster than arrays of one."""
+    whole = (1 << 64) - 1
+    state = 0
     for part in parts:
-        state = hash64(state ^ np.array([part], np.int64).view(np.uint64))
-    return int(state[0] >> np.uint64(1))
+        x = (state ^ part) + 0x9E3779B97F4A7C15 & whole
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & whole
+        x = (x ^ x >> 27) * 0x94D049BB133111EB & whole
+        state = x ^ x >> 31
+    return state >> 1
 
 
 def uniform(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -315,8 +328,8 @@ class Shapes(Dataset):
     """Sixteen shapes filled with sixteen textures, made on the fly: cue conflict at a small scale.
 
     Size, place, tilt, colours and the texture's phase are random; an image follows from the seed
-    and its index. Shapes and textures have classes from 0 to 15, and every texture can fill every
-    shape. A mirrored image stays in its class.
+    and its index, and stays in memory once it is painted. Shapes and textures have classes from 0
+    to 15, and every texture can fill every shape. A mirrored image stays in its class.
 
     Args:
         count: how many images there are.
@@ -333,6 +346,7 @@ class Shapes(Dataset):
             raise ValueError(f"{count} shapes of {size} pixels: at least 1 of 8 pixels")
         self.count, self.size, self.cue = count, size, cue
         self.seed = np.uint64(mix_seed(seed))
+        self.kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         return self.count
@@ -340,8 +354,16 @@ class Shapes(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         if not 0 <= index < self.count:
             raise IndexError(f"image {index} of {self.count}")
-        images, shapes, textures = self.draw([index])
-        return images[0], int((textures if self.cue == "texture" else shapes)[0])
+        block, place = divmod(index, BLOCK)
+        if block not in self.kept:
+            images, shapes, textures = self.draw(
+                range(block * BLOCK, min(self.count, (block + 1) * BLOCK))
+            )
+            if len(self.kept) * images.numel() >= KEPT:
+                self.kept.clear()
+            self.kept[block] = images, textures if self.cue == "texture" else shapes
+        images, labels = self.kept[block]
+        return images[place], int(labels[place])
 
     def draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Images uint8 `(N, 3, size, size)`, the classes of their shapes and of their textures."""

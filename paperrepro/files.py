@@ -6,6 +6,8 @@ kill at any moment leaves the file that was there.
 
 import hashlib
 import os
+import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -203,7 +205,7 @@ def open_image(path: str | os.PathLike) -> Image.Image:
 
 
 def pick_device(name: str | None = None) -> "torch.device":
-    """The device of that name; a GPU where there is one, else the CPU, when None.
+    """The device of that name; a GPU where there is one (CUDA, else MPS), else the CPU, when None.
 
     Raises:
         ValueError: unknown name, or there is no such device here.
@@ -211,11 +213,27 @@ def pick_device(name: str | None = None) -> "torch.device":
     import torch
 
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}: use cpu, cuda or cuda:0") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"unknown device {name!r}: use cpu, cuda, cuda:0 or mps") from error
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, True):
         raise ValueError(f"there is no GPU here that PyTorch can use; leave out {name!r}")
     return device
+
+
+def processor() -> str:
+    """The processor's name, its number of cores and PyTorch's instruction set."""
+    import torch
+
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        cpuinfo = ""
+    match = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
+    name = match[1] if match else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"

@@ -14,6 +14,7 @@ of it, and why.
 """
 
 import copy
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from torchvision.ops import DeformConv2d, FrozenBatchNorm2d, StochasticDepth
 from .chains import UnreadableCodeError, taken_apart
 from .models import Backbone
 from .models.layers import Branches, Chain, LayerScale, Residual, TwoHeads
+from .ops import PointwiseConv2d
 
 Linear: TypeAlias = nn.Conv2d | nn.Linear | DeformConv2d
 Affine: TypeAlias = tuple[Tensor, Tensor]
@@ -54,7 +56,7 @@ class Step(NamedTuple):
     why: str
 
 
-def reparameterize(model: Network) -> Network:
+def reparameterize(model: Network, *, for_inference: bool = False) -> Network:
     """A copy of the network, in eval mode, with everything folded that is linear at inference.
 
     The argument stays as it is: its mode, its weights, its gradients. Of the thirty networks no
@@ -74,7 +76,30 @@ def reparameterize(model: Network) -> Network:
         ValueError: the network is wrapped for several processes, or is no Python code any more.
     """
     fused, _ = fold_network(model)
+    if for_inference:
+        hasten(fused)
     return fused
+
+
+def hasten(model: nn.Module) -> None:
+    """What `for_inference` asks for, in place."""
+    uses = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    for module in model.modules():
+        if type(module) is nn.Conv2d and is_pointwise(module):
+            module.__class__ = PointwiseConv2d
+        if type(module).forward in (nn.Sequential.forward, Residual.forward):
+            layers = [layer for layer in module.children() if type(layer) is not nn.Identity]
+            for before, layer in itertools.pairwise(layers):
+                hooked = before._forward_hooks or layer._forward_pre_hooks
+                alone = uses[id(layer)] == 1 and not hooked
+                if alone and type(layer) is nn.ReLU and is_known(before, CONVS):
+                    layer.inplace = True
+
+
+def is_pointwise(conv: nn.Conv2d) -> bool:
+    """Whether it does nothing but multiply each pixel's channels by a matrix."""
+    geometry = conv.kernel_size, conv.stride, conv.dilation, conv.groups
+    return geometry == ((1, 1), (1, 1), (1, 1), 1) and conv.padding in ((0, 0), "valid", "same")
 
 
 def explain(model: nn.Module) -> list[Step]:

@@ -10,7 +10,6 @@ files and name the command beside them; `pandas.read_csv(path, comment="#")` rea
     'paperrepro benchmark depthwise'
 """
 
-import os
 import platform
 import re
 from dataclasses import dataclass
@@ -19,11 +18,14 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .files import data_folder, write_atomically
+from .files import data_folder, processor, write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     import pandas as pd
+    from torch import Tensor
 
     Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -52,6 +54,24 @@ def save_result(
     provenance = {"command": command} | surroundings() | conditions
     lines = [f"# {key}: {' '.join(str(value).split())}\n" for key, value in provenance.items()]
     write_atomically(path, "".join(lines) + table.to_csv(index=False, lineterminator="\n"))
+
+
+def need_finite(tensors: "Iterable[tuple[str, Tensor]]") -> None:
+    """Refuses tensors with NaN or infinity.
+
+    Args:
+        tensors: with their names, as `model.state_dict().items()` gives them.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for name, value in tensors:
+        if not value.isfinite().all():
+            wrong = value.numel() - int(value.isfinite().sum())
+            raise ValueError(
+                f"{name} has {wrong:,} of {value.numel():,} numbers that are not finite, so "
+                "nothing can be said of this network; load or train its weights again"
+            )
 
 
 def load_result(name: str | Path) -> Result:
@@ -126,19 +146,6 @@ def surroundings() -> dict[str, str]:
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
-
-
-def processor() -> str:
-    """The processor's name, its number of cores and PyTorch's instruction set."""
-    import torch
-
-    try:
-        cpuinfo = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        cpuinfo = ""
-    match = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
-    name = match[1] if match else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def rounded(table: "pd.DataFrame") -> "pd.DataFrame":

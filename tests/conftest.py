@@ -19,6 +19,19 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """The system's chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no chromium or google-chrome on the path")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory, worker_id):
     """The book, built once for all workers as 'make html' builds it."""
@@ -71,3 +84,15 @@ def randomize(model: nn.Module) -> nn.Module:
 def relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:
     """The largest difference of two sets of logits over the standard deviation of the first."""
     return ((a - b).abs().max() / a.std()).item()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """The run of `training_runs.tiny` that nothing interrupted."""
+    from training_runs import run_in_child, tiny
+
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    child = run_in_child(tiny(), run)
+    child.join()
+    assert child.exitcode == 0
+    return run

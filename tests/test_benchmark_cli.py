@@ -11,7 +11,7 @@ from paperrepro.results import load_result
 
 COMMANDS = (
     *("depthwise", "operators", "blocks", "models", "correlation", "runtimes"),
-    *("erf", "shape-bias"),
+    *("erf", "shape-bias", "trainer"),
 )
 
 
@@ -38,10 +38,14 @@ def test_a_quick_table_on_the_screen_and_in_a_file(tmp_path):
     assert stored.table["null"].nunique() == 1
 
 
-def test_the_depthwise_benchmark_writes_both_tables(tmp_path, monkeypatch):
+def test_the_depthwise_benchmark_writes_its_tables(tmp_path, monkeypatch):
     monkeypatch.setattr(depthwise, "CHANNELS", 4)
-    monkeypatch.setattr(depthwise, "SIDES", (8,))
-    monkeypatch.setattr(depthwise, "KERNELS", (3, 17))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for sides in ("SIDES", "TRAINING_SIDES"):
+        monkeypatch.setattr(depthwise, sides, (8,))
+    for kernels in ("KERNELS", "TRAINING_KERNELS"):
+        monkeypatch.setattr(depthwise, kernels, (3, 17))
+    monkeypatch.setattr(depthwise, "REPLKNET_LAYERS", ((2, 4, 8, 5), (1, 4, 8, 17)))
     monkeypatch.setattr(depthwise, "replknet_inference", depthwise.tiny_step)
     result = benchmark("depthwise", "--out", tmp_path)
     assert result.exit_code == 0, result.output
@@ -50,6 +54,11 @@ def test_the_depthwise_benchmark_writes_both_tables(tmp_path, monkeypatch):
     assert cells == [(each, 8, k) for each in ("inference", "training") for k in (3, 17)]
     assert (table.drop(columns="pass") > 0).all().all()
     assert len(load_result(tmp_path / "depthwise-networks.csv").table) == 2
+    reached = load_result(tmp_path / "depthwise-reached.csv").table
+    assert list(reached.cells) == [2] * 6
+    for row in reached[reached["pass"] == "inference"].itertuples():
+        ratio = table[table["pass"] == "inference"][f"auto_{row.maps}_over_best"]
+        assert row.share_reached == (ratio >= 0.95).mean() and row.worst == ratio.min()
 
 
 def test_networks_by_name(tmp_path):

@@ -1,14 +1,14 @@
 """The built pages in a browser: phone, tablet and desktop, light and dark, opened from disk."""
 
-import shutil
 from itertools import product
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlparse
+from urllib.request import url2pathname
 
 import pytest
 import yaml
 
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -24,17 +24,6 @@ PAGES = [toc["root"], *(page["file"] for part in toc["parts"] for page in part["
 LOOKED_AT = [name for name in PAGES if not name.startswith("api/")] + ["api/weights", "api/cli"]
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium or google-chrome on the path")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -70,11 +59,16 @@ THIN = """() => {
 the thousands of others for minutes."""
 
 
-def objections(page):
+# Contrast takes axe-core most of its time. It depends on the colours, and all else on the width.
+CONTRAST_ONLY = {"runOnly": ["color-contrast"]}
+ALL_BUT_CONTRAST = {"rules": {"color-contrast": {"enabled": False}}}
+
+
+def objections(page, rules):
     """What axe-core finds serious or critical, and every fault of the headings."""
     # Formulas have the colour of the text around them.
     context = {"exclude": [["mjx-container"]]}
-    result = Axe().run(page, context, {"preload": False, "resultTypes": ["violations"]})
+    result = Axe().run(page, context, {"preload": False, "resultTypes": ["violations"]} | rules)
     return [
         f"{rule['id']} ({rule['impact']}): {rule['help']}: "
         + "; ".join(node["html"][:200] for node in rule["nodes"][:5])
@@ -103,14 +97,27 @@ def test_page_reads_well_at_every_width(site, page, name):
         path = SCREENSHOTS / f"{name.replace('/', '-')}-{view}.jpeg"
         page.screenshot(path=path, type="jpeg", quality=60, full_page=view == "phone-light")
     page.evaluate(THIN)
-    # Colours do not depend on the width, and the sidebar shows on the desktop only. Solutions are
-    # of the same make as their chapters, which are looked at in all three.
-    views = [("desktop", "light"), ("desktop", "dark"), ("phone", "light")]
-    for device, scheme in views[:1] if name.startswith("solutions/") else views:
+    # The sidebar shows on the desktop only. Solutions are of the same make as their chapters, which
+    # are looked at in all three views.
+    views = [
+        ("desktop", "light", {}),
+        ("desktop", "dark", CONTRAST_ONLY),
+        ("phone", "light", ALL_BUT_CONTRAST),
+    ]
+    for device, scheme, rules in views[:1] if name.startswith("solutions/") else views:
         show(page, device, scheme)
         page.wait_for_timeout(300)  # the theme makes what scrolls reachable by keyboard
-        page.faults += [f"{device}-{scheme}: {objection}" for objection in objections(page)]
+        page.faults += [f"{device}-{scheme}: {objection}" for objection in objections(page, rules)]
     assert not page.faults, "\n".join(page.faults)
+
+
+def test_a_first_visit_is_light(site, page):
+    files = []
+    page.on("requestfinished", lambda request: files.append(request.url))
+    page.goto((site / f"{toc['root']}.html").as_uri(), wait_until="networkidle")
+    local = [Path(url2pathname(urlparse(url).path)) for url in files if url.startswith("file:")]
+    assert len(files) <= 15
+    assert sum(path.stat().st_size for path in local) <= 1.5e6
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if not name.startswith("solutions/")])

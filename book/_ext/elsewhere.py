@@ -14,8 +14,8 @@ SITES = {
         "https://docs.python.org/3/",
         {
             "library/collections.abc.html#collections.abc.@": (
-                "collections.abc.Callable collections.abc.Iterable collections.abc.Iterator "
-                "collections.abc.Mapping collections.abc.Sequence"
+                "collections.abc.Callable collections.abc.Collection collections.abc.Iterable "
+                "collections.abc.Iterator collections.abc.Mapping collections.abc.Sequence"
             ),
             "library/os.html#os.@": "os.PathLike",
             "library/pathlib.html#pathlib.@": "pathlib.Path Path",
@@ -32,10 +32,12 @@ SITES = {
             "tensors.html#torch.Tensor": "torch.Tensor Tensor",
             "tensor_attributes.html#torch.@": "torch.dtype torch.device",
             "generated/torch.nn.@.html#torch.nn.@": (
-                "torch.nn.Module torch.nn.modules.module.Module Module "
+                "torch.nn.Module torch.nn.modules.module.Module nn.Module Module "
                 "torch.nn.modules.conv.Conv2d torch.nn.modules.container.Sequential"
             ),
-            "data.html#torch.utils.data.@": "torch.utils.data.dataset.Dataset",
+            "data.html#torch.utils.data.@": (
+                "torch.utils.data.dataset.Dataset torch.utils.data.dataloader.DataLoader"
+            ),
         },
     ),
     "torchvision": (
@@ -49,7 +51,9 @@ SITES = {
     ),
     "pandas": (
         "https://pandas.pydata.org/docs/",
-        {"reference/api/pandas.@.html#pandas.@": "pandas.DataFrame pd.DataFrame"},
+        {
+            "reference/api/pandas.@.html#pandas.@": "pandas.DataFrame pd.DataFrame pandas.Series pd.Series"
+        },
     ),
     "numpy": (
         "https://numpy.org/doc/stable/",

@@ -1,8 +1,9 @@
 """RepLKNet's Table 1 on a CPU: how fast a depthwise convolution with a large kernel can be.
 
 `run` measures the operator against PyTorch's, over kernels and maps, forward and with its backward
-pass; `networks` measures what that makes of whole networks. `calibrate` measures which of the
-operator's paths is fastest where, and writes the table that `depthwise_conv2d` looks up:
+pass; `layers` measures RepLKNet-31B's own, and `networks` what that makes of whole networks.
+`calibrate` measures which of the operator's paths is fastest where, and writes the table that
+`depthwise_conv2d` looks up:
 
     python -m paperrepro.benchmark.depthwise --calibrate
 """
@@ -10,76 +11,159 @@ operator's paths is fastest where, and writes the table that `depthwise_conv2d` 
 import argparse
 import copy
 import csv
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from scipy.stats import gmean
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..models import build_model
-from ..ops import DepthwiseConv2d, depthwise
-from ..ops.depthwise import METHODS, RULE, depthwise_conv2d, gradient_of_kernel
+from ..ops import DepthwiseConv2d, depthwise, tuning
+from ..ops.choice import measure
+from ..ops.depthwise import CLIFF, METHODS, RULE, depthwise_conv2d, gradient_of_kernel
 from ..reparam import reparameterize
-from .latency import FORMATS, all_threads, compare
+from .latency import FORMATS, compare, torch_threads
 
 Network = TypeVar("Network", bound=nn.Module)
+Operator = Callable[[Tensor, Tensor], Tensor]
 
 CHANNELS = 96
-SIDES = (16, 32, 64)
-KERNELS = (3, 5, 7, 9, 11, 13, 15, 17, 21, 25, 31)
+SIDES = (7, 14, 16, 28, 32, 56, 64)
+KERNELS = tuple(range(3, 32, 2))
+TRAINING_SIDES = (16, 32)
+TRAINING_KERNELS = (3, 7, 13, 17, 31)
+RULE_SIDES = (8, 16, 32, 64, 128)
+RULE_KERNELS = (3, 5, 7, 9, 11, 13, 15, 17, 21, 25, 31)
+# The depthwise convolutions of RepLKNet-31B at 224 pixels: how many of which channels, side, K.
+REPLKNET_LAYERS = ((2, 128, 56, 31), (2, 256, 28, 29), (18, 512, 14, 27), (2, 1024, 7, 13))
+GOAL = 0.95
+OURS = [f"{mode}_{layout}" for layout in FORMATS for mode in ("auto", "static")]
 
 
 def run(*, quick: bool = False, threads: int = 1, progress: bool = True) -> pd.DataFrame:
     """Our operator against PyTorch's two memory formats and torch.fft.
 
-    Each candidate gets its input in the format it works in and returns it in the same, as it flows
-    through a network; ours is measured in both. `torch.fft` transforms maps padded to a size with
-    small factors, and keeps the kernel's spectrum in inference, as ours does.
+    Ours is measured in both formats, by its table ("static") and tuned ("auto"). PyTorch's paths
+    get their input in the format that they work in. `torch.fft` transforms maps padded to a size
+    with small factors, and keeps the kernel's spectrum in inference, as ours does. With one thread
+    the seconds are the processor's, which other programs do not lengthen.
 
     Args:
         quick: three kernels on two sizes of map.
 
     Returns:
         One row per pass ("inference", batch 1; "training", forward and backward, batch 8), side of
-        the map and kernel: milliseconds of NCHW, the times by which the others are faster
-        (`channels_last`, `torch_fft`, `auto_nchw`, `auto_channels_last`), the better of ours over
-        the best of the rest (`auto_over_best`), the widest spread and the null comparison.
+        the map and kernel: milliseconds of NCHW; the times by which the others are faster
+        (`channels_last`, `torch_fft`, and ours); ours over the best path that PyTorch offers on
+        maps of the same format, the changes of format there and back included
+        (`auto_nchw_over_best`, `auto_channels_last_over_best`); the table on channels_last maps
+        over PyTorch's channels_last (`static_over_channels_last`); the widest spread and the null
+        comparison.
     """
-    kernels, sides = ((7, 13, 31), (16, 32)) if quick else (KERNELS, SIDES)
-    cells = [
-        (purpose, batch, side, kernel)
-        for purpose, batch in (("inference", 1), ("training", 8))
-        for side in sides
-        for kernel in kernels
-    ]
+    if quick:
+        cells = [("inference", 1, side, kernel) for side in (16, 32) for kernel in (7, 13, 31)]
+    else:
+        cells = [("inference", 1, side, kernel) for side in SIDES for kernel in KERNELS]
+        cells += [("training", 8, s, kernel) for s in TRAINING_SIDES for kernel in TRAINING_KERNELS]
+    return pd.DataFrame(
+        {"pass": purpose, "batch": batch, "side": side, "kernel": kernel}
+        | measured(CHANNELS, side, kernel, batch, purpose == "training", threads)
+        for purpose, batch, side, kernel in tqdm(cells, desc="Depthwise", disable=not progress)
+    )
+
+
+def layers(*, quick: bool = False, threads: int = 1, progress: bool = True) -> pd.DataFrame:
+    """`run` for the large kernels of RepLKNet-31B, one image of 224 pixels.
+
+    Args:
+        quick: the two small ones.
+    """
+    cells = REPLKNET_LAYERS[2 if quick else 0 :]
+    return pd.DataFrame(
+        {"count": count, "channels": channels, "side": side, "kernel": kernel}
+        | measured(channels, side, kernel, 1, False, threads)
+        for count, channels, side, kernel in tqdm(cells, desc="RepLKNet", disable=not progress)
+    )
+
+
+def reached(cells: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
+    """How often the tuned operator takes at most 1 / .95 of the time of PyTorch's best path.
+
+    Args:
+        cells, layers: what `run` and `layers` returned.
+
+    Returns:
+        One row per pass and memory format, and for RepLKNet-31B's layers: the number of cells, the
+        share that reaches the goal, and best over ours in the geometric mean, at the worst cell,
+        and in sum over all cells (for RepLKNet, over all its layers).
+    """
+    parts = {str(name): part for name, part in cells.groupby("pass")}
+    parts["RepLKNet-31B"] = layers
     rows = []
-    for purpose, batch, side, kernel in tqdm(cells, desc="Depthwise", disable=not progress):
-        training = purpose == "training"
-        candidates = {
-            "auto_nchw": ours(kernel, side, batch, "nchw", training),
-            "auto_channels_last": ours(kernel, side, batch, "channels_last", training),
-            "channels_last": stock(kernel, side, batch, "channels_last", training),
-            "torch_fft": library_fft(kernel, side, batch, training),
-            "nchw": stock(kernel, side, batch, "nchw", training),
-        }
-        comparison = compare(candidates, rounds=3 if training else 9, threads=threads)
-        best = min(comparison[name].median for name in ("nchw", "channels_last", "torch_fft"))
-        auto = min(comparison[name].median for name in ("auto_nchw", "auto_channels_last"))
-        row = {"pass": purpose, "batch": batch, "side": side, "kernel": kernel}
-        row |= {"nchw_ms": comparison["nchw"].median * 1e3}
-        for name in ("channels_last", "torch_fft", "auto_nchw", "auto_channels_last"):
-            row[name] = comparison.speed_up(name, "nchw")
-        row |= {
-            "auto_over_best": best / auto,
-            "spread": max(timing.spread for timing in comparison.timings.values()),
-            "null": comparison.null,
-        }
-        rows.append(row)
+    for name, part in parts.items():
+        for layout in FORMATS:
+            ratio, count = part[f"auto_{layout}_over_best"], part.get("count", 1)
+            ours = part.nchw_ms / part[f"auto_{layout}"] * count
+            rows.append(
+                {"pass": name, "maps": layout, "cells": len(part)}
+                | {"share_reached": (ratio >= GOAL).mean()}
+                | {"geometric_mean": gmean(ratio), "worst": ratio.min()}
+                | {"sum_best_over_auto": (ours * ratio).sum() / ours.sum()}
+            )
     return pd.DataFrame(rows)
+
+
+def measured(
+    channels: int, side: int, kernel: int, batch: int, training: bool, threads: int
+) -> dict[str, float]:
+    """One cell of the tables."""
+    shape = channels, side, kernel, batch
+    candidates = {
+        f"{mode}_{layout}": timed(partial(tuned, mode), *shape, layout, training)
+        for layout in FORMATS
+        for mode in ("auto", "static")
+    }
+    candidates |= {layout: timed(stock, *shape, layout, training) for layout in FORMATS}
+    candidates["torch_fft"] = timed(library_fft(), *shape, "nchw", training)
+    for layout, other in (("nchw", "channels_last"), ("channels_last", "nchw")):
+        there_and_back = partial(converted, stock, FORMATS[other], FORMATS[layout])
+        candidates[f"{other} of {layout}"] = timed(there_and_back, *shape, layout, training)
+    there_and_back = partial(converted, library_fft(), torch.contiguous_format, torch.channels_last)
+    candidates["torch_fft of channels_last"] = timed(
+        there_and_back, *shape, "channels_last", training
+    )
+    if not training and min(kernel, 2 * side - 1) > CLIFF:
+        del candidates["nchw of channels_last"]  # some twenty times slower than the best
+    comparison = compare(
+        candidates,
+        rounds=3 if training else 7,
+        min_seconds=0.004,
+        threads=threads,
+        clock=time.process_time if threads == 1 else time.perf_counter,
+    )
+    best = {
+        layout: min(
+            timing.median
+            for name, timing in comparison.timings.items()
+            if name.endswith(f" of {layout}")
+            or name in (layout, "torch_fft" if layout == "nchw" else "")
+        )
+        for layout in FORMATS
+    }
+    row = {"nchw_ms": comparison["nchw"].median * 1e3}
+    for name in ("channels_last", "torch_fft", *OURS):
+        row[name] = comparison.speed_up(name, "nchw")
+    for layout in FORMATS:
+        row[f"auto_{layout}_over_best"] = best[layout] / comparison[f"auto_{layout}"].median
+    row["static_over_channels_last"] = comparison.speed_up("static_channels_last", "channels_last")
+    row["spread"] = max(timing.spread for timing in comparison.timings.values())
+    return row | {"null": comparison.null}
 
 
 def networks(*, quick: bool = False, threads: int = 1, progress: bool = True) -> pd.DataFrame:
@@ -128,7 +212,7 @@ def calibrate() -> list[dict[str, object]]:
         for purpose in ("inference", "training", "kernel gradient")
         for memory_format in FORMATS
         for batch in (1, 8)
-        for side in (8, *SIDES, 128)
+        for side in RULE_SIDES
         if side * batch < 1000
     ]
     rows = [calibrated(*cell) for cell in tqdm(cells, desc="Calibrating")]
@@ -140,58 +224,54 @@ def calibrate() -> list[dict[str, object]]:
 
 
 def calibrated(purpose: str, memory_format: str, batch: int, side: int) -> dict[str, object]:
-    """One row of the rule: the fastest path for each kernel, on maps of 96 channels.
+    """One row of the rule: the fastest path for each kernel, on maps of 96 channels, one thread.
 
-    The shortest times with one thread and with all are averaged (geometrically). Of two paths
-    within 10 % of one another the one that the smaller kernel has is kept, so that noise draws no
-    pattern. Once one of PyTorch's paths in NCHW is five times slower than the best, larger kernels
-    skip it.
+    Of two paths within 10 % of one another the one that the smaller kernel has is kept, so that
+    noise draws no pattern.
     """
     row: dict[str, object] = {"purpose": purpose, "memory_format": memory_format}
     row |= {"batch": batch, "side": side}
-    methods = ["stock", "fft"] if purpose == "kernel gradient" else list(METHODS)
     last = ""
-    for kernel in KERNELS:
-        candidates = {m: path(purpose, m, kernel, side, batch, memory_format) for m in methods}
-        runs = [
-            compare(candidates, rounds=3, min_seconds=0.003, threads=threads)
-            for threads in sorted({1, all_threads()})
-        ]
-        cost = {
-            m: np.prod([min(comparison[m].seconds) for comparison in runs]) ** (1 / len(runs))
-            for m in methods
-        }
-        best = min(cost, key=lambda method: cost[method])
-        if last not in cost or cost[last] > 1.1 * cost[best]:
+    for kernel in RULE_KERNELS:
+        if purpose == "kernel gradient":
+            methods = ["stock", "fft"]
+        else:
+            methods = [method for method in METHODS if method != "nchw" or kernel <= CLIFF]
+        with torch_threads(1):
+            seconds = measure(
+                {way: path(purpose, way, kernel, side, batch, memory_format) for way in methods}
+            )
+        best = min(seconds, key=lambda way: seconds[way])
+        if last not in seconds or seconds[last] > 1.1 * seconds[best]:
             last = best
         row[str(kernel)] = last
-        methods = [m for m in methods if m not in ("nchw", "stock") or cost[m] < 5 * cost[best]]
     return row
 
 
 def tensors(
-    kernel: int, side: int, batch: int, memory_format: str
+    channels: int, side: int, kernel: int, batch: int, memory_format: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A map, a kernel and a gradient of the output."""
     generator = torch.Generator().manual_seed(0)
-    shape = (batch, CHANNELS, side, side)
+    shape = (batch, channels, side, side)
     x, gradient = (
         torch.randn(shape, generator=generator).contiguous(memory_format=FORMATS[memory_format])
         for _ in range(2)
     )
-    return x, torch.randn(CHANNELS, 1, kernel, kernel, generator=generator), gradient
+    return x, torch.randn(channels, 1, kernel, kernel, generator=generator), gradient
 
 
 def timed(
-    operator: Callable[[Tensor, Tensor], Tensor],
-    kernel: int,
+    operator: Operator,
+    channels: int,
     side: int,
+    kernel: int,
     batch: int,
     memory_format: str,
     training: bool,
 ) -> Callable[[], object]:
     """A call of the operator, with its backward pass in training."""
-    x, weight, gradient = tensors(kernel, side, batch, memory_format)
+    x, weight, gradient = tensors(channels, side, kernel, batch, memory_format)
     if not training:
         return torch.inference_mode()(lambda: operator(x, weight))
     x.requires_grad_()
@@ -199,52 +279,56 @@ def timed(
     return lambda: torch.autograd.grad(operator(x, weight), (x, weight), gradient)
 
 
-def stock(
-    kernel: int, side: int, batch: int, memory_format: str, training: bool
-) -> Callable[[], object]:
-    def operator(x: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(x, weight, padding=kernel // 2, groups=CHANNELS)
-
-    return timed(operator, kernel, side, batch, memory_format, training)
+def tuned(mode: str, x: Tensor, weight: Tensor) -> Tensor:
+    with tuning(mode):
+        return depthwise_conv2d(x, weight)
 
 
-def ours(
-    kernel: int, side: int, batch: int, memory_format: str, training: bool
-) -> Callable[[], object]:
-    return timed(depthwise_conv2d, kernel, side, batch, memory_format, training)
+def stock(x: Tensor, weight: Tensor) -> Tensor:
+    return F.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=len(weight))
 
 
-def library_fft(kernel: int, side: int, batch: int, training: bool) -> Callable[[], object]:
+def converted(
+    operator: Operator, inside: torch.memory_format, outside: torch.memory_format, *tensors: Tensor
+) -> Tensor:
+    """The operator in another memory format than its input and output have."""
+    x, weight = tensors
+    output = operator(x.contiguous(memory_format=inside), weight)
+    return output.contiguous(memory_format=outside)
+
+
+def library_fft() -> Operator:
     """The convolution through torch.fft, at the next period without a factor above 5."""
-    margin = min(kernel // 2, side - 1)
-    period = next(n for n in range(side + margin, 1000) if 30**10 % n == 0)
+    kept: dict[str, Tensor] = {}
 
-    def spectrum(weight: Tensor) -> Tensor:
-        reach = kernel // 2 - margin
-        taps = weight[:, 0, reach : kernel - reach, reach : kernel - reach]
+    def spectrum(weight: Tensor, margin: int, period: int) -> Tensor:
+        reach = weight.shape[-1] // 2 - margin
+        taps = weight[:, 0, reach:, reach:][..., : 2 * margin + 1, : 2 * margin + 1]
         padded = F.pad(taps, [0, period - taps.shape[-1]] * 2)
         return torch.fft.rfft2(padded.roll((-margin, -margin), (1, 2))).conj()
 
-    kept: dict[str, Tensor] = {}
-
     def operator(x: Tensor, weight: Tensor) -> Tensor:
+        side = x.shape[-1]
+        margin = min(weight.shape[-1] // 2, side - 1)
+        period = next(n for n in range(side + margin, 1000) if 30**10 % n == 0)
         if weight.requires_grad:
-            response = spectrum(weight)
+            response = spectrum(weight, margin, period)
         else:
             if "spectrum" not in kept:
-                kept["spectrum"] = spectrum(weight)
+                kept["spectrum"] = spectrum(weight, margin, period)
             response = kept["spectrum"]
         product = torch.fft.rfft2(x, s=(period, period)) * response
         return torch.fft.irfft2(product, s=(period, period))[..., :side, :side]
 
-    return timed(operator, kernel, side, batch, "nchw", training)
+    return operator
 
 
 def path(
     purpose: str, method: str, kernel: int, side: int, batch: int, memory_format: str
 ) -> Callable[[], object]:
     """One of the operator's paths, for one purpose of the rule."""
-    x, weight, gradient = tensors(kernel, side, batch, memory_format)
+    x, weight, gradient = tensors(CHANNELS, side, kernel, batch, memory_format)
+    weight = depthwise.within_reach(weight, x)
     if purpose == "kernel gradient":
         return torch.inference_mode()(lambda: gradient_of_kernel(x, gradient, weight, method))
     if purpose == "training":
@@ -280,12 +364,18 @@ def stock_convolution(operator: DepthwiseConv2d) -> nn.Conv2d:
 
 def replknet_inference(memory_format: str, is_stock: bool) -> Callable[[], object]:
     torch.manual_seed(0)
-    model = reparameterize(build_model("replknet_31b"))
+    model = reparameterize(build_model("replknet_31b"), for_inference=not is_stock)
     if is_stock:
         model = with_stock_convolutions(model)
     model = model.to(memory_format=FORMATS[memory_format])
     image = torch.randn(1, 3, 224, 224).contiguous(memory_format=FORMATS[memory_format])
-    return torch.inference_mode()(lambda: model(image))
+
+    @torch.inference_mode()
+    def infer() -> Tensor:
+        with tuning("auto"):
+            return model(image)
+
+    return infer
 
 
 def tiny_step(memory_format: str, is_stock: bool) -> Callable[[], object]:

@@ -8,6 +8,7 @@ says how far any other ratio may be trusted.
 """
 
 import os
+import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ def compare(
     min_seconds: float = 0.02,
     threads: int = 1,
     progress: str | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Comparison[Name]:
     """Time functions without arguments against each other.
 
@@ -78,6 +80,8 @@ def compare(
             that takes. A slow one is called once.
         threads: of PyTorch, during the calls.
         progress: the label of a progress bar; None shows none.
+        clock: what the seconds are of; `time.process_time` leaves out what other programs took from
+            a candidate with one thread.
 
     Raises:
         ValueError: where there is nothing to compare, or no round.
@@ -85,7 +89,7 @@ def compare(
     if not candidates or rounds < 1:
         raise ValueError(f"{len(candidates)} candidates, {rounds} rounds: nothing to measure")
     names = [*candidates, None]
-    timers = [Timer(function) for function in candidates.values()]
+    timers = [Timer(function, timer=clock) for function in candidates.values()]
     timers.append(timers[0])
     seconds: list[list[float]] = [[] for _ in timers]
     total = len(timers) * (rounds + 1)

@@ -1,4 +1,4 @@
-"""Where to run a trained network on a CPU: PyTorch's own ways, ONNX Runtime and OpenVINO.
+"""Where to run a trained network on a CPU: PyTorch's own ways, ONNX Runtime, OpenVINO, ExecuTorch.
 
 A runtime is a function `(model, images) -> run`, which prepares the network for images of that
 shape and for as many threads as PyTorch has; `run(images)` gives its logits. All compute in
@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..export.executorch import capture, load, lower
+from ..export.onnx import to_onnx
 from ..networks import find_network
 from .latency import compare, torch_threads
 from .models import SIZE, as_run
@@ -108,6 +110,12 @@ def openvino(model: nn.Module, images: Tensor) -> Run:
     return lambda images: torch.from_numpy(network(images.numpy())[0])
 
 
+def executorch(model: nn.Module, images: Tensor) -> Run:
+    """ExecuTorch, which runs on phones, with XNNPACK."""
+    run = load(lower(capture(model, images), images)[0])
+    return lambda images: run(images)[0]
+
+
 RUNTIMES: dict[str, Callable[[nn.Module, Tensor], Run]] = {
     "eager": eager,
     "channels_last": channels_last,
@@ -116,12 +124,15 @@ RUNTIMES: dict[str, Callable[[nn.Module, Tensor], Run]] = {
     "aot_inductor": aot_inductor,
     "onnxruntime": onnx_runtime,
     "openvino": openvino,
+    "executorch": executorch,
 }
 COMPILERS = ("compile", "aot_inductor")
 PACKAGES = {
     "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
+    "executorch": ("executorch",),
 }
+EXTRAS = {"executorch": "executorch"}  # of the others: runtimes
 
 
 def run(
@@ -230,7 +241,8 @@ def missing(runtime: str) -> str:
     """What the runtime lacks here, and the remedy; nothing where it can run."""
     absent = [name for name in PACKAGES.get(runtime, ()) if find_spec(name) is None]
     if absent:
-        return f'{", ".join(absent)} not installed: pip install "paperrepro[runtimes]"'
+        extra = EXTRAS.get(runtime, "runtimes")
+        return f'{", ".join(absent)} not installed: pip install "paperrepro[{extra}]"'
     if runtime in COMPILERS and not HAS_INDUCTOR:
         return f"torch {torch.__version__} has moved the compiler that this used up to 2.15"
     if runtime in COMPILERS:
@@ -248,10 +260,3 @@ def fresh_cache() -> AbstractContextManager[object]:
 
 def inference(function: Run) -> Run:
     return torch.inference_mode()(lambda images: function(images))
-
-
-def to_onnx(model: nn.Module, images: Tensor) -> bytes:
-    """The network as an ONNX file, by way of `torch.export`."""
-    program = torch.onnx.export(model, (images,), dynamo=True, verbose=False)
-    assert program is not None  # only dynamo=False gives none
-    return program.model_proto.SerializeToString()

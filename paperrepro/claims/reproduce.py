@@ -15,8 +15,12 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..complexity import paper_macs, paper_parameters
+from ..dense import build_detector, build_segmenter
+from ..dense.counts import paper_dense_macs, paper_dense_parameters
+from ..dense.segmenter import HEADS as SEGMENTERS
 from ..files import write_atomically
 from ..models import Backbone, build_model, family_of, list_models
 from ..models.describe import only
@@ -37,6 +41,14 @@ def network(name: str, config: str = "") -> Backbone:
     """
     with torch.device("meta"):
         return build_model(name, **json.loads(config or "{}")).eval()
+
+
+@cache
+def dense_network(name: str, head: str, num_classes: int) -> nn.Module:
+    """A detector or segmenter of a registered network on the meta device."""
+    build = build_segmenter if head in SEGMENTERS else build_detector
+    with torch.device("meta"):
+        return build(name, head, num_classes)
 
 
 def recompute(row: Mapping[str, str]) -> str:
@@ -65,6 +77,12 @@ def recompute(row: Mapping[str, str]) -> str:
 
 @cache
 def _compute(name: str, config: str, quantity: str, size: str) -> int | str:
+    options = json.loads(config or "{}")
+    if "head" in options:
+        dense = dense_network(name, options["head"], options["num_classes"])
+        if quantity == "params":
+            return paper_dense_parameters(dense)
+        return paper_dense_macs(dense, tuple(options["image"]))
     model = network(name, config)
     if quantity == "params":
         return paper_parameters(model)

@@ -35,7 +35,8 @@ COLUMNS = {
     "subject": "the row of the table, in the paper's spelling",
     "model": "our network of that name, or a pattern such as 'fasternet_*' for every variant; "
     "empty for operators and for others' networks",
-    "config": "options of create_model as a JSON object, for an ablation; empty for the defaults",
+    "config": "options of create_model as a JSON object, for an ablation; or a head, its "
+    "num_classes and the image's [height, width]; empty for the defaults",
     "size": "side of the square input in pixels; empty where the claim has none",
     "quantity": "what is claimed, a key of QUANTITIES",
     "unit": "its unit, one that QUANTITIES allows",
@@ -101,6 +102,12 @@ QUANTITIES = {
     "macs": Quantity("multiply-adds for one image", ("M", "G")),
     "top1": Quantity("ImageNet-1K top-1 accuracy", ("%",)),
     "miou": Quantity("mean intersection over union; the subject names the data", ("%",)),
+    "ap_box": Quantity("average precision of boxes on COCO, the mean over ten overlaps", ("%",)),
+    "ap50_box": Quantity("average precision of boxes that overlap by half", ("%",)),
+    "ap75_box": Quantity("average precision of boxes that overlap by three quarters", ("%",)),
+    "ap_mask": Quantity("average precision of masks on COCO, the mean over ten overlaps", ("%",)),
+    "ap50_mask": Quantity("average precision of masks that overlap by half", ("%",)),
+    "ap75_mask": Quantity("average precision of masks that overlap by three quarters", ("%",)),
     "area_ratio": Quantity(
         "share of a 1024-pixel image that the high contributions cover; the subject names t", ("%",)
     ),
@@ -138,6 +145,7 @@ QUANTITIES = {
     "width_multiplier": _text("alpha of each stage after the stem"),
     "k": _text("over-parameterization factor of the stem and of each stage"),
     "activation": _text("activation function"),
+    "setting": _text("a setting of a training, which the subject names"),
 }
 
 _ID = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")

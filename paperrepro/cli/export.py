@@ -1,7 +1,8 @@
 """`paperrepro export`, `verify`, `plan`, `phone-report` and `verify-networks`."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,9 +16,15 @@ from .console import (
     check_out,
     command_line,
     exit_on_error,
+    read_lines,
     render,
     write,
 )
+
+if TYPE_CHECKING:
+    from ..export import ExportReport
+    from ..export.onnx import FileReport
+    from ..models import Backbone, Input
 
 PackageArgument = Annotated[Path, typer.Argument(help="A folder NAME.mlpackage.")]
 WeightsOption = Annotated[
@@ -36,12 +43,28 @@ ImagesOption = Annotated[
 CountOption = Annotated[int, typer.Option(help="How many images are tried.", min=1)]
 
 
+class FileFormat(StrEnum):
+    coreml = "coreml"
+    executorch = "executorch"
+    onnx = "onnx"
+
+
+SUFFIXES = {"coreml": ".mlpackage", "executorch": ".pte", "onnx": ".onnx"}
+COREML_ONLY = ("precision", "target", "compress")
+
+
 def export(
+    context: typer.Context,
     name: NameArgument,
+    format: Annotated[
+        FileFormat, typer.Option("--format", help="Of the file.", show_choices=True)
+    ] = FileFormat.coreml,
     weights: WeightsOption = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The package; NAME.mlpackage when left out.", metavar="PACKAGE"),
+        typer.Option(
+            help="The file; NAME.mlpackage, NAME.pte or NAME.onnx when left out.", metavar="FILE"
+        ),
     ] = None,
     size: SizeOption = None,
     classes: ClassesOption = None,
@@ -53,64 +76,168 @@ def export(
             metavar="FILE",
         ),
     ] = None,
-    precision: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
-    target: Annotated[str, typer.Option(help="One of iOS15, iOS16, iOS17, iOS18.")] = "iOS16",
+    features: Annotated[
+        bool, typer.Option("--features", help="The maps of the four stages, not the logits.")
+    ] = False,
+    precision: Annotated[str, typer.Option(help="Core ML: float16 or float32.")] = "float16",
+    target: Annotated[
+        str, typer.Option(help="Core ML: the oldest system, iOS15, iOS16, iOS17 or iOS18.")
+    ] = "iOS16",
     compress: Annotated[
         str | None,
-        typer.Option(help="Of the weights: int8, int4, palette8, palette6, palette4, prune."),
+        typer.Option(
+            help="Core ML, of the weights: int8, int4, palette8, palette6, palette4, prune."
+        ),
     ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(help="ExecuTorch and ONNX: int8, of weights and activations."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of images to verify or to calibrate int8 with; drawn shapes when left "
+            "out.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Core ML: prove afterwards that the package is the network.")
+    ] = True,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a package that is there.")
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
     ] = False,
 ) -> None:
-    """Export a network to Core ML, and execute the file that was written.
+    """Export a network to Core ML, ExecuTorch or ONNX, and execute the file that was written.
 
-    The network is re-parameterized, its normalisation becomes part of the package, and the saved
-    file is executed here, operation by operation. The error is that of its logits for one image
-    against PyTorch's, with which they stand beside the package for a Mac or an iPhone.
+    The network is re-parameterized and its normalisation becomes part of the file. The file is
+    executed here, a Core ML package operation by operation, the others by their own runtimes; the
+    error is that of its outputs for one image against PyTorch's, with which they stand beside the
+    file for a Mac or a phone. A file whose values leave the range of numbers is not written.
+    Without weights the network is random, and calibrated on drawn images: good for timing only.
+
+    iOS16 is the oldest target that stores compressed weights; iOS17 adds 8-bit activations, iOS18
+    4-bit weights. Each format needs its extra: export, executorch, runtimes.
 
     \b
     Examples:
       paperrepro export mobileone_s0 --weights runs/shapes/model.safetensors
       paperrepro export fasternet_t0 --weights released --labels imagenet.txt --compress int8
+      paperrepro export rapidnet_ti --format executorch --quantize int8 --images photos
+      paperrepro export mobileone_s1 --format onnx --features --size 512
     """
-    from ..export import export_coreml
-    from ..models import check_name
-    from ..networks import find_network
+    import torch
 
+    from ..export.coreml import check_arguments
+    from ..export.network import check_path
+    from ..export.survey import load_images
+    from ..files import check_writable
+    from ..models import check_name
+    from ..models.backbone import FeatureExtractor
+
+    path = out or Path(f"{name}{SUFFIXES[format]}")
     with exit_on_error(2):
         check_name(name)
+        refuse_foreign(context, format, quantize)
+        check_arguments(size or 224, precision, target, compress)
+        check_path(path, SUFFIXES[format], overwrite=True)
     with exit_on_error(1):
-        opened = find_network(name, weights=weights, size=size, num_classes=classes)
-        names = getattr(opened.model, "classes", None)
-        if labels:
-            names = labels.read_text(encoding="utf-8").splitlines()
-        report = export_coreml(
-            opened.model,
-            out or Path(f"{name}.mlpackage"),
-            size=opened.input.size,
-            precision=precision,
-            target=target,
-            labels=names,
-            compress=compress,
-            overwrite=overwrite,
-        )
-    operations = ", ".join(f"{count} {kind}" for kind, count in report.operations.items())
+        check_writable(path.parent)
+        model, input = named(name, weights, size, classes)
+        lines = read_lines(labels) if labels else None
+        common: dict[str, Any] = {
+            "size": input.size,
+            "normalize": (input.mean, input.std) if model.in_chans == 3 else True,
+            "labels": None if features else lines or model.classes,
+            "overwrite": overwrite,
+        }
+        network: torch.nn.Module = FeatureExtractor(model) if features else model
+        tried = load_images(images, input.size, 4 if format is FileFormat.coreml else 64)
+        facts: list[tuple[str, str]]
+        report: ExportReport | FileReport
+        if format is FileFormat.coreml:
+            from ..export import export_coreml, verify_coreml
+
+            package = export_coreml(
+                network, path, precision=precision, target=target, compress=compress, **common
+            )
+            counts = ", ".join(f"{count} {kind}" for kind, count in package.operations.items())
+            facts = [
+                ("converted by", package.frontend),
+                ("operations", counts),
+                ("compressed arrays", str(package.compressed)),
+                ("largest value", f"{package.peak:,.0f}"),
+            ]
+            report = package
+            if verify:
+                proof = verify_coreml(path, network, tried)
+                share = "" if proof.agreement is None else f", {proof.agreement:.0%} same answers"
+                facts.append(
+                    (
+                        "verified",
+                        f"{proof.float32_error:.1e} in float32, {proof.images} images{share}",
+                    )
+                )
+        else:
+            from ..export.executorch import export_executorch
+            from ..export.onnx import export_onnx
+
+            write = export_onnx if format is FileFormat.onnx else export_executorch
+            chosen = tried if quantize else None
+            file = write(network, path, quantize=quantize, images=chosen, **common)
+            facts, report = [("written as", file.format)], file
+    kind = "package" if format is FileFormat.coreml else "file"
+    weights = weights or "random; BatchNorm calibrated on drawn images"
     typer.echo(
         aligned(
             [
-                ("package", str(report.path)),
+                (kind, str(report.path)),
                 ("golden image and logits", str(report.golden)),
-                ("converted by", report.frontend),
+                ("weights", weights),
                 ("megabytes", f"{report.stored_bytes / 1e6:.1f}"),
                 ("parameters", f"{report.parameters:,}"),
-                ("operations", operations),
-                ("compressed arrays", str(report.compressed)),
+                *facts,
                 ("relative error", f"{report.error:.2g}"),
                 ("seconds", f"{report.seconds:.1f}"),
             ]
         )
     )
+
+
+def refuse_foreign(context: typer.Context, format: FileFormat, quantize: str | None) -> None:
+    """Refuses an option that another format has."""
+    if format is FileFormat.coreml and quantize:
+        raise ValueError("--quantize is for ExecuTorch and ONNX; Core ML has --compress")
+    for option in COREML_ONLY if format is not FileFormat.coreml else ():
+        default = next(p for p in context.command.params if p.name == option).get_default(context)
+        if context.params[option] != default:
+            raise ValueError(f"--{option} is for Core ML, and --format is {format}: leave it out")
+
+
+def named(
+    name: str, weights: str | None, size: int | None, classes: int | None
+) -> "tuple[Backbone, Input]":
+    """A network and its input; without weights random, always the same, and calibrated."""
+    from ..export import calibrate
+    from ..export.survey import load_images
+    from ..models import Backbone
+    from ..networks import find_network
+
+    opened = find_network(name, weights=weights, size=size, num_classes=classes)
+    assert isinstance(opened.model, Backbone)
+    if weights is None:
+        check_size(name, opened.input.size)
+        calibrate(opened.model, load_images(None, opened.input.size, 4))
+    return opened.model, opened.input
+
+
+def check_size(name: str, size: int) -> None:
+    from ..models.backbone import SMALLEST_SIDE
+
+    if size < SMALLEST_SIDE:
+        raise ValueError(
+            f"images of {size} pixels are too small for {name}: each side needs {SMALLEST_SIDE}"
+        )
 
 
 def verify(
@@ -136,14 +263,15 @@ def verify(
     from ..export.coreml import Settings
     from ..export.mil import load
     from ..export.survey import load_images
-    from ..networks import open_network
 
     with exit_on_error(1):
         program = load(package)
-        tried = load_images(images, Settings.of(program).size, count)
+        size = Settings.of(program).size
+        tried = load_images(images, size, count)
         made_of = program.metadata["paperrepro.network"]
         classes = int(program.metadata["paperrepro.classes"])
-        report = verify_coreml(package, open_network(made_of, weights, classes), tried)
+        model, _ = named(made_of, weights, size, classes)
+        report = verify_coreml(package, model, tried)
     typer.echo(aligned((key.replace("_", " "), written(v)) for key, v in asdict(report).items()))
 
 

@@ -13,12 +13,14 @@ import typer
 from .. import __version__
 from .analysis import approximate, attribute, erf, kernels, salient, shape_bias, similarity
 from .benchmark import app as benchmark_commands
+from .console import Commands
 from .export import export, phone_report, plan, verify, verify_networks
-from .models import CLAIMS_EPILOG, claims, info, models, outcomes
+from .models import CLAIMS_EPILOG, claims, draw, info, models, outcomes
 from .training import evaluate, experiment, recipe, train
 
 app = typer.Typer(
     name="paperrepro",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -29,6 +31,8 @@ app = typer.Typer(
     \b
     paperrepro models                 the networks, with their parameters and multiply-adds
     paperrepro info replknet_31b      one network: stages, layers, configuration, claims
+    paperrepro draw mobileone_s0 --block stages.1.blocks.2 --fused --out block.svg
+                                      a diagram of a network or of one of its blocks
     paperrepro claims --paper replknet --verdict differs
                                       where our value is not the paper's, and by how much
     paperrepro benchmark depthwise    speed, measured; see paperrepro benchmark --help
@@ -59,7 +63,7 @@ def options(
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(models, info),
+    *(models, info, draw),
     *(train, evaluate, recipe, experiment),
     *(erf, salient, kernels, similarity, approximate, shape_bias, attribute),
     *(export, verify, plan, phone_report, verify_networks),

@@ -12,6 +12,7 @@ from .console import Format, FormatOption, aligned, exit_on_error, render
 if TYPE_CHECKING:
     import pandas as pd
 
+LARGEST_SIDE = 16384
 OUTCOME_COLUMNS = ["statement", "unit", "paper", "ours", "low", "high", "n", "verdict"]
 CLAIM_COLUMNS = ["paper", "item", "subject", "quantity", "unit", "paper_value", "ours", "verdict"]
 
@@ -52,13 +53,17 @@ def models(
     import pandas as pd
 
     from ..complexity import complexity_table, stored_complexity
+    from ..files import check_writable
     from ..models import family_of, list_models
     from ..results import save_result
 
     with exit_on_error(2):
+        if pattern and family:
+            raise ValueError(f"give a pattern or --family, not both: {pattern} and {family}")
         names = list_models(pattern or family)
     if update:
         with exit_on_error(1):
+            check_writable(update.parent)
             save_result(update, complexity_table(), command="paperrepro models --update FILE")
     rows = []
     for name in names:
@@ -98,8 +103,10 @@ def info(
 
     with exit_on_error(2):
         check_name(name)
-        if size < SMALLEST_SIDE:
-            raise ValueError(f"size {size} is too small; the networks need {SMALLEST_SIDE} pixels")
+        if not SMALLEST_SIDE <= size <= LARGEST_SIDE:
+            raise ValueError(
+                f"size {size}: the networks take {SMALLEST_SIDE} to {LARGEST_SIDE} pixels"
+            )
     model = network(name)
     counts = complexity(name, size)
     family = family_of(name)
@@ -147,6 +154,61 @@ CLAIMS_EPILOG = "\n\n".join(
     f"\b\n{title}:\n" + "\n".join(f"  {name:14}  {meaning}" for name, meaning in meanings.items())
     for title, meanings in (("Modes", MODES), ("Verdicts", VERDICTS))
 )
+
+
+def draw(
+    name: Annotated[
+        str,
+        typer.Argument(help="A name that `paperrepro models` lists, or timm's or torchvision's."),
+    ],
+    block: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this part, by its name in the code: stages.0.blocks.1, or a part of one.",
+            metavar="PART",
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the square image in pixels; 224 when left out.",
+            metavar="PIXELS",
+        ),
+    ] = None,
+    fused: Annotated[
+        bool, typer.Option("--fused", help="Beside it the re-parameterized form, as it runs.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The picture (.svg).", metavar="FILE", dir_okay=False)
+    ] = None,
+) -> None:
+    """Draw a network or one of its blocks as it is built: kernels, channels, branches, maps.
+
+    The same in words goes to standard output; without --out, the words alone. The picture is an
+    SVG with text, for a browser, a page or a paper, in light and dark.
+
+    \b
+    Examples:
+      paperrepro draw replknet_31b --out network.svg
+      paperrepro draw mobileone_s0 --block stages.1.blocks.2 --fused --out block.svg
+      paperrepro draw resnet18 --block layer2.0
+    """
+    from .console import require
+
+    with exit_on_error(2):
+        require("svg", "book")
+        from ..claims.reproduce import network
+        from ..drawing import draw as draw_module
+        from ..models import is_known
+        from ..networks import build_meta
+
+        model = network(name) if is_known(name) else build_meta(name)
+        title = f"{name}, {block}" if block else name
+        drawing = draw_module(model, size, block=block, fused=fused, title=title)
+        if out:
+            drawing.save(out)
+            typer.echo(f"wrote {out}", err=True)
+    typer.echo(drawing.alt)
 
 
 def claims(

@@ -56,6 +56,14 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in that folder, if there is one.")
     ] = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What may be other than when the run was begun: a field of the recipe, data or "
+            "processes; may be repeated.",
+            metavar="FIELD",
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="Begin with these: 'released', or a file.", metavar="FILE"),
@@ -66,43 +74,92 @@ def train(
     root: RootOption = Path("data"),
     download: DownloadOption = False,
     workers: WorkersOption = 0,
+    prefetch: Annotated[
+        int, typer.Option(help="Batches that each worker prepares ahead.", min=1)
+    ] = 2,
     device: DeviceOption = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile by torch.compile.")] = False,
+    channels_last: Annotated[bool, typer.Option(help="The images' layout in memory.")] = True,
+    tf32: Annotated[
+        bool, typer.Option(help="Let an NVIDIA GPU round float32 matrices to TF32.")
+    ] = True,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Use deterministic kernels only.")
+    ] = False,
+    grad_checkpointing: Annotated[
+        bool,
+        typer.Option("--grad-checkpointing", help="Compute blocks twice, to save memory."),
+    ] = False,
+    minutes: Annotated[
+        float, typer.Option(help="Between two checkpoints: a kill loses no more.", min=0.0)
+    ] = 10.0,
+    keep: Annotated[
+        int, typer.Option(help="Epochs whose checkpoints are kept, as epoch-N.pt.", min=0)
+    ] = 0,
+    log_every: Annotated[
+        int, typer.Option(help="Steps between two looks at the losses.", min=1)
+    ] = 50,
+    wandb: Annotated[
+        str | None,
+        typer.Option(help="Send the log to Weights & Biases, too.", metavar="PROJECT"),
+    ] = None,
 ) -> None:
     """Train a network by a recipe.
 
-    The folder RUN gets last.pt, log.csv, log.json, recipe.json and, at the end, model.safetensors.
-    A training that was stopped goes on with the same command and --resume. Under torchrun the same
-    command trains in many processes, on as many machines.
+    The folder RUN gets checkpoints (last.pt and the one before), log.csv and log.json (a row per
+    epoch), steps.csv (a row per step), recipe.json, best.safetensors and, at the end,
+    model.safetensors; TensorBoard reads it where it is installed.
+
+    A training that was stopped goes on with the same command and --resume, and refuses another
+    recipe, other data or another number of processes unless --allow names them. Under torchrun the
+    same command trains in many processes, on as many machines.
 
     \b
     Examples:
       paperrepro train mobileone_s0 --data digits --recipe small --out runs/digits
       paperrepro train fasternet_t0 --data shapes --recipe small --set size=64 --out runs/shapes
+      paperrepro train mobileone_s0 --data digits --recipe small --out runs/digits --resume \\
+        --set epochs=30 --allow epochs
       torchrun --nproc-per-node 8 -m paperrepro train fasternet_s --data imagenet \\
         --out runs/imagenet --workers 12 --resume
     """
     from ..datasets import load_data
-    from ..training import Interrupted
+    from ..training import Interrupted, Machine
     from ..training import train as run_training
+    from ..training.signals import stopping
 
     with exit_on_error(2):
         resolved = choose_recipe(name, recipe, settings)
-    with exit_on_error(1):
-        splits = load_data(data, root=root, download=download, size=resolved.size)
-        try:
+    machine = Machine(
+        device=device,
+        workers=workers,
+        prefetch=prefetch,
+        compile=compile,
+        channels_last=channels_last,
+        tf32=tf32,
+        deterministic=deterministic,
+        grad_checkpointing=grad_checkpointing,
+        minutes=minutes,
+        keep=keep,
+        log_every=log_every,
+        wandb=wandb,
+    )
+    try:
+        with exit_on_error(1), stopping():
+            splits = load_data(data, root=root, download=download, size=resolved.size)
             log = run_training(
                 resolved,
                 splits,
                 out,
-                resume=resume,
                 weights=weights,
                 trunk_only=trunk_only,
-                workers=workers,
-                device=device,
+                resume=resume,
+                allow=allow or (),
+                machine=machine,
             )
-        except Interrupted as stop:
-            typer.echo(f"paperrepro: {stop}", err=True)
-            raise typer.Exit(143) from stop
+    except Interrupted as stop:
+        typer.echo(f"paperrepro: {stop}", err=True)
+        raise typer.Exit(stop.code) from stop
     if int(os.environ.get("RANK", 0)) == 0:
         last = log.iloc[-1]
         typer.echo(
@@ -121,7 +178,9 @@ def evaluate(
     size: Annotated[
         int | None,
         typer.Option(
-            help="Side of the images; what the file says, else the release's.", metavar="PIXELS"
+            help="Side of the images; what the file says, else the release's.",
+            metavar="PIXELS",
+            min=32,
         ),
     ] = None,
     root: RootOption = Path("data"),
@@ -273,6 +332,7 @@ def experiment(
 
     from ..files import check_writable, write_atomically
     from ..results import save_correct, save_result
+    from ..training import Interrupted
     from ..training.experiments import (
         find_experiment,
         keep_weights,
@@ -301,15 +361,19 @@ def experiment(
     with exit_on_error(1):
         if out:
             check_writable(out)
-        outcome = run_experiment(
-            study,
-            runs / name,
-            data=data,
-            root=root,
-            seeds=seeds or study.seeds,
-            jobs=jobs,
-            download=download,
-        )
+        try:
+            outcome = run_experiment(
+                study,
+                runs / name,
+                data=data,
+                root=root,
+                seeds=seeds or study.seeds,
+                jobs=jobs,
+                download=download,
+            )
+        except Interrupted as stop:
+            typer.echo(f"paperrepro: {stop}", err=True)
+            raise typer.Exit(stop.code) from stop
         command = command_line(context, "runs", "weights")
         if out:
             stem = out / f"experiment-{name}"

@@ -16,15 +16,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..datasets import Shapes
 from ..reparam import reparameterize
-from .coreml import (
-    Settings,
-    normalization,
-    package_bytes,
+from .network import (
+    Preparation,
+    check_path,
+    golden_image,
     reference,
     relative_error,
     replace,
+    stored_bytes,
     temporary_folder,
 )
 
@@ -55,10 +55,7 @@ def export_coreai(
     """
     start = time.perf_counter()
     path = Path(path)
-    if path.suffix != ".aimodel":
-        raise ValueError(f"{path} is no name for a Core AI file: it must end in .aimodel")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another path, or overwrite it")
+    check_path(path, ".aimodel", overwrite)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -67,11 +64,9 @@ def export_coreai(
         raise ValueError(
             'coreai-torch is not installed: pip install "paperrepro[coreai]"'
         ) from error
-    mean, std = normalization(model, False)
-    settings = Settings(size, "float32", "", mean, std, image=False, compress=None)
     network = reparameterize(model).cpu().float()
-    image = Shapes(1, size, seed=0)[0][0].unsqueeze(0)
-    logits = reference(network, settings, image)
+    image = golden_image(size, 3)
+    logits = reference(network, Preparation(size, (), ()), image)["logits"]
     with torch.no_grad():
         program = torch.export.export(network, (image / 255,)).run_decompositions(
             get_decomp_table()
@@ -84,7 +79,7 @@ def export_coreai(
         executed = asyncio.run(execute(Path(folder) / path.name, image / 255))
         replace(Path(folder) / path.name, path)
     seconds = time.perf_counter() - start
-    return CoreAIReport(path, package_bytes(path), relative_error(executed, logits), seconds)
+    return CoreAIReport(path, stored_bytes(path), relative_error(executed, logits), seconds)
 
 
 async def execute(path: Path, image: Tensor) -> Tensor:

@@ -11,8 +11,6 @@ Mac or an iPhone can be compared (`paperrepro.export.mac`).
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -22,15 +20,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..datasets import Shapes
-from ..models import IMAGENET, Backbone, family_of
+from ..models import Backbone, family_of
 from ..reparam import reparameterize
 from . import mil
+from .network import (
+    Normalization,
+    Outputs,
+    Preparation,
+    WithNormalization,
+    channels_of,
+    check_finite,
+    check_labels,
+    check_path,
+    first_line,
+    golden_image,
+    golden_path,
+    normalization,
+    reference,
+    relative_error,
+    replace,
+    save_golden,
+    stored_bytes,
+    temporary_folder,
+)
 from .package import coremltools, need_tensor, quiet
+from .watch import Watch
 
 PRECISIONS = ("float16", "float32")
 TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
@@ -60,31 +77,33 @@ COMPRESSIONS: dict[str, tuple[tuple[str, str, str], dict[str, object]]] = {
         )
         for bits in (8, 6, 4)
     },
+    "palette4_grouped": (
+        ("palettize_weights", "OpPalettizerConfig", "iOS18"),
+        {"mode": "kmeans", "nbits": 4, "granularity": "per_grouped_channel", "group_size": 8},
+    ),
     "prune": (
         ("prune_weights", "OpMagnitudePrunerConfig", "iOS16"),
         {"target_sparsity": 0.5},
     ),
 }
 
-Normalization = tuple[Sequence[float], Sequence[float]]
-
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Preparation):
     """How a package was made; it stands in its metadata.
 
     Attributes:
-        mean, std: the normalisation inside, of images of 0 to 1; none where both are empty.
         image: whether the input is an image, or else a tensor of 0 to 1.
+        channels: of the image: three, or one of a grey picture.
+        outputs: the names of the outputs, `logits` for a classifier's too.
     """
 
-    size: int
     precision: str
     target: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     image: bool
     compress: str | None
+    channels: int = 3
+    outputs: tuple[str, ...] = ("logits",)
 
     @classmethod
     def of(cls, program: mil.Program) -> "Settings":
@@ -95,8 +114,8 @@ class Settings:
         """
         try:
             settings = json.loads(program.metadata["paperrepro.settings"])
-            pair = {key: tuple(settings[key]) for key in ("mean", "std")}
-            return cls(**(settings | pair))
+            listed = {k: tuple(v) for k, v in settings.items() if isinstance(v, list)}
+            return cls(**(settings | listed))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{program.path} does not say how it was made, because export_coreml did not make "
@@ -115,8 +134,9 @@ class ExportReport:
         stored_bytes: of the package.
         parameters: of the network as it is run.
         compressed: how many arrays of weights are compressed.
-        error: relative L2 error of the logits of the golden image: the file's, executed in its own
-            precision, against PyTorch's.
+        error: relative L2 error of the outputs for the golden image: the file's, executed in its
+            own precision, against PyTorch's.
+        peak: the largest magnitude of any value in it; float16 ends at 65,504.
         seconds: for all of it.
     """
 
@@ -128,32 +148,8 @@ class ExportReport:
     parameters: int
     compressed: int
     error: float
+    peak: float
     seconds: float
-
-
-class WithNormalization(nn.Module):
-    """A network with the normalisation before it and, for a classifier, a softmax after it.
-
-    Images `(N, 3, H, W)` of 0 to 1 to logits or probabilities `(N, classes)`.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, settings: Settings, *, softmax: bool) -> None:
-        super().__init__()
-        self.network = network
-        self.normalize = bool(settings.mean)
-        if self.normalize:
-            self.register_buffer("mean", torch.tensor(settings.mean).reshape(3, 1, 1))
-            self.register_buffer("std", torch.tensor(settings.std).reshape(3, 1, 1))
-        self.softmax = softmax
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.normalize:
-            images = (images - self.mean) / self.std
-        logits = self.network(images)
-        return logits.softmax(-1) if self.softmax else logits
 
 
 def export_coreml(
@@ -176,7 +172,9 @@ def export_coreml(
     and it may be re-parameterized already. Nothing is left behind where anything fails.
 
     Args:
-        model: one of ours, or another that maps `(1, 3, size, size)` to `(1, classes)`.
+        model: one of ours, or another that maps `(1, 3, size, size)` (as many channels as its
+            `in_chans` says) to logits `(1, classes)`, to a map of a segmenter
+            `(1, classes, H, W)`, or to a list of maps.
         path: the folder to write, `NAME.mlpackage`.
         precision: "float16" or "float32", of weights and computation.
         target: the oldest system that runs it, one of `TARGETS`.
@@ -193,29 +191,36 @@ def export_coreml(
 
     Raises:
         ValueError: an argument that cannot be, a network that takes no images of that size, a
-            missing coremltools, or a conversion that fails.
+            missing coremltools, a conversion that fails, or values that leave the range of the
+            precision.
         OSError: the path exists, or cannot be written.
     """
     start = time.perf_counter()
     path = Path(path)
     check_arguments(size, precision, target, compress, compute_units)
-    check_path(path, overwrite)
+    check_path(path, ".mlpackage", overwrite)
     mean, std = normalization(model, normalize)
-    settings = Settings(size, precision, target, mean, std, image, compress)
+    channels = channels_of(model)
+    preparation = Preparation(size, mean, std)
     network = reparameterize(model).cpu().float()
-    golden_image = Shapes(1, size, seed=0)[0][0].unsqueeze(0)
-    logits = reference(network, settings, golden_image)
-    check_labels(labels, logits)
+    drawn = golden_image(size, channels)
+    outputs = reference(network, preparation, drawn)
+    check_labels(labels, outputs)
+    settings = Settings(
+        size, mean, std, precision, target, image, compress, channels, tuple(outputs)
+    )
+    check_image(settings)
     converted, frontend = convert(network, settings, labels)
-    describe(converted, model, network, logits.shape[1], compute_units)
+    describe(converted, model, network, next(iter(outputs.values())).shape[1], compute_units)
     with temporary_folder(path) as folder:
         package = Path(folder) / path.name
         golden = golden_path(package)
         save(converted, package)
         program = mil.load(package)
-        executed = logits_of(program, golden_image, mode=precision)
-        content = {"image": golden_image, "logits": logits}
-        safetensors.torch.save_file(content, golden)
+        watch = Watch(path, precision)
+        error = relative_error(outputs_of(program, drawn, precision, watch), outputs)
+        check_finite(error, path, "its compressed weights do; use another method")
+        save_golden(golden, drawn, outputs, preparation, labels)
         replace(package, path)
         replace(golden, golden_path(path))
     return ExportReport(
@@ -223,34 +228,40 @@ def export_coreml(
         golden=golden_path(path),
         frontend=frontend,
         operations=dict(Counter(operation.type for operation in program.operations)),
-        stored_bytes=package_bytes(path),
+        stored_bytes=stored_bytes(path),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         compressed=sum(bool(constant.compression) for constant in program.constants.values()),
-        error=relative_error(executed, logits),
+        error=error,
+        peak=watch.peak,
         seconds=time.perf_counter() - start,
     )
 
 
 def convert(
-    network: nn.Module, settings: Settings, labels: Sequence[str] | None
+    network: nn.Module, settings: Settings, labels: Sequence[str] | None, batch: int = 1
 ) -> tuple[Any, str]:
     """The converted model, and the way by which it was converted.
+
+    A phone sees one image at a time; the interpreter is faster with a larger batch.
 
     Raises:
         ValueError: neither `torch.export` nor tracing led to a model.
     """
     ct = coremltools()
     normalized = WithNormalization(network, settings, softmax=labels is not None).eval()
-    example = torch.rand(1, 3, settings.size, settings.size)
+    example = torch.rand(batch, settings.channels, settings.size, settings.size)
     if settings.image:
-        entry = ct.ImageType(name="image", shape=example.shape, scale=1 / 255)
+        layout = ct.colorlayout.RGB if settings.channels == 3 else ct.colorlayout.GRAYSCALE
+        entry = ct.ImageType(name="image", shape=example.shape, scale=1 / 255, color_layout=layout)
     else:
         entry = ct.TensorType(name="image", shape=example.shape, dtype=np.float32)
     options: dict[str, Any]
     if labels:
         options = {"classifier_config": ct.ClassifierConfig(list(labels))}
     else:
-        options = {"outputs": [ct.TensorType(name="logits", dtype=np.float32)]}
+        options = {
+            "outputs": [ct.TensorType(name=name, dtype=np.float32) for name in settings.outputs]
+        }
     reasons = []
     for frontend, capture in FRONTENDS.items():
         try:
@@ -301,47 +312,38 @@ def compressed(model: Any, method: str | None) -> Any:
         ) from error
 
 
-def reference(network: nn.Module, settings: Settings, images: Tensor) -> Tensor:
-    """PyTorch's logits `(N, classes)` for images `(N, 3, H, W)` of 0 to 255.
-
-    Raises:
-        ValueError: the network does not take them, or does not give logits.
-    """
-    normalized = WithNormalization(network, settings, softmax=False)
-    try:
-        with torch.no_grad():
-            logits = torch.cat([normalized(image.unsqueeze(0) / 255) for image in images])
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"the network takes no images of {settings.size} pixels: {first_line(error)}"
-        ) from error
-    if logits.ndim != 2:
-        raise ValueError(f"the network gives {tuple(logits.shape)}, not logits (N, classes)")
-    return logits
-
-
-def logits_of(
+def outputs_of(
     program: mil.Program, images: Tensor, mode: str, hook: mil.Hook | None = None
-) -> Tensor:
-    """The logits `(N, classes)` of a package of ours for images `(N, 3, H, W)` of 0 to 255: its
-    output or, of a classifier, what goes into the softmax."""
+) -> Outputs:
+    """The outputs of a package of ours for images `(N, C, H, W)` of 0 to 255; of a classifier the
+    logits, which go into its softmax."""
+    settings = Settings.of(program)
     (name,) = program.inputs
-    wanted = "logits"
-    if wanted not in program.outputs:
+    names = {output: output for output in settings.outputs}
+    if "logits" in names and "logits" not in program.outputs:
         (softmax,) = [operation for operation in program.operations if operation.type == "softmax"]
-        wanted = str(softmax.inputs["x"])
-    images = images.float() if Settings.of(program).image else images / 255
-    logits: list[Tensor] = []
+        names["logits"] = str(softmax.inputs["x"])
+    images = images.float() if settings.image else images / 255
+    found: dict[str, list[Tensor]] = {output: [] for output in names}
 
     def keep(operation: mil.Operation, results: tuple[object, ...]) -> None:
-        if wanted in operation.outputs:
-            logits.append(need_tensor(results[list(operation.outputs).index(wanted)]))
+        for output, wanted in names.items():
+            if wanted in operation.outputs:
+                index = list(operation.outputs).index(wanted)
+                found[output].append(need_tensor(results[index]))
         if hook:
             hook(operation, results)
 
     for image in images:
         program({name: image.unsqueeze(0)}, mode, keep)
-    return torch.cat(logits)
+    return {output: torch.cat(rows) for output, rows in found.items()}
+
+
+def logits_of(
+    program: mil.Program, images: Tensor, mode: str, hook: mil.Hook | None = None
+) -> Tensor:
+    """The logits of `outputs_of`: `(N, classes)`, or of a segmenter `(N, classes, H, W)`."""
+    return outputs_of(program, images, mode, hook)["logits"]
 
 
 def labels_of(program: mil.Program) -> list[str] | None:
@@ -354,14 +356,8 @@ def labels_of(program: mil.Program) -> list[str] | None:
     return None
 
 
-def relative_error(logits: Tensor, expected: Tensor) -> float:
-    """The largest relative L2 error of a row of logits."""
-    difference = (logits.double() - expected.double()).norm(dim=1)
-    return (difference / expected.double().norm(dim=1)).max().item()
-
-
 def check_arguments(
-    size: int, precision: str, target: str, compress: str | None, compute_units: str
+    size: int, precision: str, target: str, compress: str | None, compute_units: str = "ALL"
 ) -> None:
     for name, value, allowed in (
         ("precision", precision, PRECISIONS),
@@ -370,7 +366,7 @@ def check_arguments(
         ("compress", compress, (None, *COMPRESSIONS)),
     ):
         if value not in allowed:
-            known = ", ".join(map(str, allowed))
+            known = ", ".join(map(str, filter(None, allowed)))
             raise ValueError(f"unknown {name} {value!r}; use one of {known}")
     if size < 1:
         raise ValueError(f"size is {size}; an image has at least one pixel")
@@ -380,41 +376,12 @@ def check_arguments(
             raise ValueError(f"{compress} needs target={oldest!r} or newer, not {target!r}")
 
 
-def check_path(path: Path, overwrite: bool) -> None:
-    if path.suffix != ".mlpackage":
-        raise ValueError(f"{path} is no name for a package: it must end in .mlpackage")
-    for output in (path, golden_path(path)):
-        if output.exists() and not overwrite:
-            raise FileExistsError(f"{output} exists; choose another path, or overwrite it")
-
-
-def check_labels(labels: Sequence[str] | None, logits: Tensor) -> None:
-    if labels is None:
-        return
-    classes = logits.shape[1]
-    if len(labels) != classes:
-        raise ValueError(f"{len(labels)} labels for a network of {classes} classes")
-    twice = [label for label, count in Counter(labels).items() if count > 1]
-    if twice:
+def check_image(settings: Settings) -> None:
+    if settings.image and settings.channels not in (1, 3):
         raise ValueError(
-            f"the label {twice[0]!r} stands for more than one class; a classifier's probabilities "
-            "are listed by label, so make them different"
+            f"a picture has one channel or three, and the network takes {settings.channels}: give "
+            "image=False, and the application hands over a tensor"
         )
-
-
-def normalization(
-    model: nn.Module, normalize: bool | Normalization
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel; empty for none."""
-    if normalize is False:
-        return (), ()
-    if normalize is True:
-        preparation = getattr(model, "input", None)
-        return (preparation.mean, preparation.std) if preparation else IMAGENET
-    mean, std = (tuple(map(float, values)) for values in normalize)
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(f"normalize is {normalize}; it takes three means and positive deviations")
-    return mean, std
 
 
 def describe(
@@ -459,37 +426,3 @@ def save(converted: Any, package: Path) -> None:
     with quiet():
         converted.save(str(package))
     (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
-
-
-def temporary_folder(path: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder beside the path, removed at the end.
-
-    Raises:
-        OSError: nothing can be written there.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent)
-    except OSError as error:
-        raise OSError(f"cannot write to {path.parent}: {error.strerror or error}") from error
-
-
-def replace(new: Path, path: Path) -> None:
-    """Rename a file or folder to a path, in the place of what is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    new.replace(path)
-
-
-def golden_path(path: Path) -> Path:
-    """Where the golden input and output of a package stand."""
-    return path.with_suffix(".golden.safetensors")
-
-
-def package_bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip() if lines else "no reason given"

@@ -20,7 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import mil
-from .coreml import COMPUTE_UNITS, Settings, golden_path, labels_of, relative_error
+from .coreml import COMPUTE_UNITS, Settings, labels_of
+from .network import golden_path, relative_error
 from .package import coremltools
 from .protocols import PROTOCOLS, latency, time_inferences
 

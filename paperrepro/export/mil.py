@@ -33,6 +33,7 @@ from .package import (
     TORCH_TYPES,
     Binding,
     Bound,
+    File,
     Literal,
     MilError,
     Operation,
@@ -41,6 +42,7 @@ from .package import (
     fits,
     need_tensor,
     read,
+    reason,
     unpack,
 )
 
@@ -87,6 +89,7 @@ class Program:
         operations: in the order of the file, without constants and their decompression.
         constants: by name.
         metadata: what the package says about itself.
+        description: what it tells an application: names, sizes, colour space, labels.
     """
 
     path: Path
@@ -96,6 +99,7 @@ class Program:
     operations: tuple[Operation, ...]
     constants: dict[str, Constant]
     metadata: dict[str, str]
+    description: str
 
     @torch.no_grad()
     def __call__(
@@ -131,10 +135,10 @@ class Program:
         for index, operation in enumerate(self.operations):
             try:
                 results = self.execute(operation, values, mode)
-            except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
-                reason = " ".join(str(error).split())
+            except Exception as error:  # a damaged parameter raises anything
                 place = f"{self.path}: {operation.type} {operation.name!r}"
-                raise MilError(f"{place}: {reason}") from error
+                words = " ".join(str(error).split()) or type(error).__name__
+                raise MilError(f"{place}: {words}") from error
             values.update(zip(operation.outputs, results, strict=True))
             if hook:
                 hook(operation, results)
@@ -199,6 +203,15 @@ def load(path: str | os.PathLike[str]) -> Program:
     """
     path = Path(path)
     file = read(path)
+    try:
+        return program_of(path, file)
+    except MilError:
+        raise
+    except Exception as error:  # what is damaged raises anything
+        raise MilError(f"{path}: {reason(error)}") from error
+
+
+def program_of(path: Path, file: File) -> Program:
     constants: dict[str, Constant] = {}
     operations = []
     known = {*file.inputs}
@@ -209,6 +222,8 @@ def load(path: str | os.PathLike[str]) -> Program:
                     f"{path}: {operation.type} {operation.name!r} takes {name!r}, which nothing "
                     "before it gives"
                 )
+        if twice := known & operation.outputs.keys():
+            raise MilError(f"{path}: {twice.pop()!r} is given twice")
         known |= operation.outputs.keys()
         if operation.type == "const":
             literal = operation.inputs["val"]
@@ -222,7 +237,14 @@ def load(path: str | os.PathLike[str]) -> Program:
     if not known.issuperset(file.outputs):
         raise MilError(f"{path}: nothing gives the outputs {', '.join(file.outputs)}")
     return Program(
-        path, file.opset, file.inputs, file.outputs, tuple(operations), constants, file.metadata
+        path,
+        file.opset,
+        file.inputs,
+        file.outputs,
+        tuple(operations),
+        constants,
+        file.metadata,
+        file.description,
     )
 
 
@@ -621,6 +643,43 @@ def gather(
 def classify(probabilities: Tensor, classes: list[str]) -> tuple[str, dict[str, float]]:
     values = probabilities.flatten()
     return classes[int(values.argmax())], dict(zip(classes, values.tolist(), strict=True))
+
+
+@operation
+def quantize(
+    input: Tensor,
+    scale: Tensor,
+    output_dtype: str,
+    zero_point: Tensor | None = None,
+    axis: Tensor | None = None,
+) -> Tensor:
+    scale, zero = along(axis, input.ndim, scale, zero_point)
+    limits = torch.iinfo(TORCH_TYPES[output_dtype])
+    steps = (input / scale).round() + zero
+    return steps.clamp(limits.min, limits.max).to(TORCH_TYPES[output_dtype])
+
+
+@operation
+def dequantize(
+    input: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None = None,
+    axis: Tensor | None = None,
+) -> Tensor:
+    scale, zero = along(axis, input.ndim, scale, zero_point)
+    return (input.float() - zero) * scale
+
+
+def along(
+    axis: Tensor | None, rank: int, scale: Tensor, zero_point: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Scale and zero point, shaped to lie along an axis."""
+    zero = torch.zeros_like(scale) if zero_point is None else zero_point.float()
+    shape = [1] * rank
+    if axis is not None:
+        shape[int(axis)] = -1
+    laid = [each.reshape(shape if each.ndim else ()) for each in (scale.float(), zero)]
+    return laid[0], laid[1]
 
 
 # Compressed constants. Those up to iOS 17 have their bits packed in bytes and declare a shape;

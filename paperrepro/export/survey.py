@@ -18,15 +18,15 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms import v2
 from tqdm import tqdm
 
 from ..datasets import Shapes
 from ..files import list_images, open_image
 from ..models import Backbone, build_model, check_name, list_models
-from ..models.layers import LayerScale
-from .coreml import export_coreml, normalization
+from .coreml import export_coreml
+from .network import calibrate
 from .verify import verify_coreml
 
 SIZE = 224
@@ -103,22 +103,12 @@ def export_and_verify(name: str, images: Tensor) -> dict[str, object]:
     }
 
 
-@torch.no_grad()
 def calibrated(name: str, images: Tensor) -> Backbone:
     """A network with random weights through which the images keep their strength."""
     torch.manual_seed(0)
-    model = build_model(name).eval()
-    scaled = any(isinstance(layer, LayerScale) for layer in model.modules())
-    for layer in model.modules():
-        if isinstance(layer, LayerScale):
-            layer.weight.fill_(0.5)
-        elif isinstance(layer, nn.BatchNorm2d):
-            layer.bias.fill_(0 if scaled else 1)
-            layer.momentum = None
-            layer.train()
-    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in normalization(model, True))
-    model((images[:4] / 255 - mean) / std)
-    return model.eval()
+    model = build_model(name)
+    calibrate(model, images[:4])
+    return model
 
 
 def load_images(folder: Path | None, size: int, count: int) -> Tensor:

@@ -25,25 +25,15 @@ from torch import Tensor, nn
 
 from ..reparam import reparameterize
 from . import mil
-from .coreml import (
-    Settings,
-    convert,
-    labels_of,
-    logits_of,
-    reference,
-    relative_error,
-    save,
-)
+from .coreml import Settings, convert, labels_of, outputs_of, save
 from .mil import Constant, Program
+from .network import Outputs, reference, relative_error
 from .package import Bound, Operation, bounds_of, need_tensor
+from .watch import VerificationError, Watch
 
 FLOAT32_LIMIT = 1e-5
 SMALLEST_HALF = 2.0**-24
 HALF_STEP = 2.0**-10  # the distance of neighbouring float16 numbers over the smaller one, at most
-
-
-class VerificationError(ValueError):
-    """A package that is not the network; the message names the first difference."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +47,10 @@ class VerificationReport:
         float16_error: the same of the package in simulated float16; None of a float32 package.
         peak: the largest magnitude of any value in it, of 65,504 at most.
         peak_at: the operation that gives it.
-        agreement: the share of the images for which the package gives PyTorch's answer.
-        margin: the smallest distance between PyTorch's best and second logit.
-        deviation: the largest difference of a logit from PyTorch's. An answer is certain where the
+        agreement: the share of the images (of a segmenter: pixels) for which the package gives
+            PyTorch's answer; None of a network that gives maps without classes.
+        margin: the smallest distance between PyTorch's best and second logit; None likewise.
+        deviation: the largest difference of a number from PyTorch's. An answer is certain where the
             margin is more than twice that.
     """
 
@@ -71,8 +62,8 @@ class VerificationReport:
     float16_error: float | None
     peak: float
     peak_at: str
-    agreement: float
-    margin: float
+    agreement: float | None
+    margin: float | None
     deviation: float
 
 
@@ -84,7 +75,7 @@ def verify_coreml(
     Args:
         package: a folder that `export_coreml` wrote.
         model: the network it was made of, in any mode, re-parameterized or not.
-        images: uint8, shape `(N, 3, H, W)`, of the package's size.
+        images: uint8, shape `(N, C, H, W)`, of the package's size and channels.
 
     Raises:
         VerificationError: the package is not the network, or leaves the range of float16.
@@ -93,7 +84,7 @@ def verify_coreml(
     """
     program = mil.load(package)
     settings = Settings.of(program)
-    shape = (3, settings.size, settings.size)
+    shape = (settings.channels, settings.size, settings.size)
     if images.dtype != torch.uint8 or images.shape[1:] != shape or not len(images):
         raise ValueError(
             f"{package} takes uint8 images of shape (N, {', '.join(map(str, shape))}), not "
@@ -104,51 +95,40 @@ def verify_coreml(
     with tempfile.TemporaryDirectory() as folder:
         twin = load_twin(program, network, settings, Path(folder))
         operations, constants = compare_programs(program, twin)
-        float32_error = relative_error(logits_of(twin, images, "float32"), expected)
+        float32_error = relative_error(outputs_of(twin, images, "float32"), expected)
     if not float32_error <= FLOAT32_LIMIT:
         raise VerificationError(
             f"{package}: in float32 the logits differ from PyTorch's by {float32_error:.2g} of "
             f"their norm; at most {FLOAT32_LIMIT:g} is rounding"
         )
     watch = Watch(program.path, settings.precision)
-    logits = logits_of(program, images, settings.precision, watch)
-    best = expected.topk(2, dim=1).values
+    outputs = outputs_of(program, images, settings.precision, watch)
+    agreement, margin = answers(outputs, expected)
+    deviation = max((outputs[name] - expected[name]).abs().max().item() for name in expected)
     return VerificationReport(
         path=Path(package),
         images=len(images),
         operations=operations,
         constants=constants,
         float32_error=float32_error,
-        float16_error=relative_error(logits, expected) if settings.precision == "float16" else None,
+        float16_error=relative_error(outputs, expected)
+        if settings.precision == "float16"
+        else None,
         peak=watch.peak,
         peak_at=watch.peak_at,
-        agreement=(logits.argmax(1) == expected.argmax(1)).double().mean().item(),
-        margin=(best[:, 0] - best[:, 1]).min().item(),
-        deviation=(logits - expected).abs().max().item(),
+        agreement=agreement,
+        margin=margin,
+        deviation=deviation,
     )
 
 
-class Watch:
-    """A hook that keeps the largest value, and stops at the first that is not finite."""
-
-    def __init__(self, path: Path, precision: str) -> None:
-        self.path, self.precision = path, precision
-        self.peak, self.peak_at = 0.0, ""
-
-    def __call__(self, operation: Operation, results: tuple[object, ...]) -> None:
-        for result in results:
-            if not isinstance(result, Tensor) or not result.is_floating_point():
-                continue
-            largest = result.abs().max().item()
-            if not largest < float("inf"):
-                raise VerificationError(
-                    f"{self.path}: {operation.type} {operation.name!r} leaves the range of "
-                    f"{self.precision} ({torch.finfo(getattr(torch, self.precision)).max:,.0f}), "
-                    f"after values of up to {self.peak:,.0f} at {self.peak_at!r}; keep the values "
-                    "of the network smaller, or export with precision='float32'"
-                )
-            if largest > self.peak:
-                self.peak, self.peak_at = largest, operation.name
+def answers(outputs: Outputs, expected: Outputs) -> tuple[float | None, float | None]:
+    """Agreement and margin of logits; of maps without classes there are none."""
+    if "logits" not in expected or expected["logits"].shape[1] < 2:
+        return None, None
+    same = outputs["logits"].argmax(1) == expected["logits"].argmax(1)
+    best = expected["logits"].topk(2, dim=1).values
+    return same.double().mean().item(), (best[:, 0] - best[:, 1]).min().item()
 
 
 def load_twin(program: Program, network: nn.Module, settings: Settings, folder: Path) -> Program:

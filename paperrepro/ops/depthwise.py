@@ -10,6 +10,9 @@ and needs no compiled code to repair, only the choice of a better path:
 - `"fft"`: a product of spectra (`paperrepro.ops.spectral`), for which the kernel's spectrum is kept
   from call to call as long as the kernel does not change.
 
+Which one is taken `paperrepro.ops.tuning` sets: the one that a table names, or the one that is
+measured to be the fastest. All meet only those taps of the kernel that reach the map.
+
 Backward, the gradient of the input is the same convolution with the flipped kernel, and takes the
 same paths; that of the kernel, for which PyTorch has only slow ones, is a product of spectra.
 """
@@ -17,7 +20,7 @@ same paths; that of the kernel, for which PyTorch has only slow ones, is a produ
 import csv
 import math
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +30,13 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .choice import fastest, measures, tuning
+from .observers import is_observed, is_recorded
 from .spectral import Spectral
 
-try:  # PyTorch has no public names for these two
-    from torch._C import _are_functorch_transforms_active
-    from torch.utils._python_dispatch import _get_current_dispatch_mode
-except ImportError:
-    OBSERVERS_ARE_KNOWN = False
-else:
-    OBSERVERS_ARE_KNOWN = True
-
 METHODS = ("nchw", "channels_last", "fft")
+# The largest kernel for which PyTorch's path in NCHW is ever the fastest.
+CLIFF = 13
 RULE = Path(__file__).with_name("depthwise_rule.csv")
 
 
@@ -55,8 +54,9 @@ def depthwise_conv2d(
         x: maps, shape `(N, C, H, W)`, in either memory format; the output has the same.
         weight: kernels, shape `(C, 1, K, K)`, K odd. The two sides may differ.
         bias: shape `(C,)`.
-        method: one of `METHODS`; or `"auto"`, the fastest by the table `depthwise_rule.csv`, which
-            `python -m paperrepro.benchmark.depthwise --calibrate` measures.
+        method: one of `METHODS`; or `"auto"`, which chooses one as `tuning` says: by the table
+            `depthwise_rule.csv`, or the fastest at the first call of its shape. The results of any
+            two differ by less than 1e-5 of the largest value, in float32.
 
     Returns:
         Shape `(N, C, H, W)`.
@@ -64,17 +64,19 @@ def depthwise_conv2d(
     Raises:
         ValueError: for an unknown method, an even kernel or shapes that do not match.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        if method == "auto":
-            return F.conv2d(x, weight, bias, padding=margins(weight.shape), groups=weight.shape[0])
+    if method == "auto" and is_recorded():
+        return F.conv2d(x, weight, bias, padding=margins(weight.shape), groups=weight.shape[0])
     training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     bias_shape = None if bias is None else bias.shape
     route = choose(
-        x.shape, x.stride(), weight.shape, bias_shape, x.dtype, x.device.type, training, method
+        *(x.shape, x.stride(), weight.shape, bias_shape, x.dtype, x.device.type),
+        *(training, method, tuning.mode),
     )
     if method == "auto" and is_observed():
         return F.conv2d(x, weight, bias, padding=margins(weight.shape), groups=len(weight))
     kernel = within_reach(weight, x)
+    if method == "auto" and route.is_open and not training and measures():
+        return convolve(x, kernel, bias, measured(x, kernel, bias, weight, route), owner=weight)
     if route.forward == "stock":
         return F.conv2d(x, kernel, bias, padding=margins(kernel.shape), groups=len(kernel))
     if not training:
@@ -144,10 +146,14 @@ class Route:
         forward: one of `METHODS`, for the output and the input's gradient; or "stock", PyTorch's
             convolution with its own backward pass.
         kernel_gradient: "fft", or "stock".
+        is_open: whether there is anything to choose: float32 or float64 on a CPU.
+        map_format: of the maps, "nchw" or "channels_last".
     """
 
-    forward: str
-    kernel_gradient: str
+    forward: str = "stock"
+    kernel_gradient: str = "stock"
+    is_open: bool = False
+    map_format: str = "nchw"
 
 
 class _Depthwise(torch.autograd.Function):
@@ -253,17 +259,6 @@ def within_reach(weight: Tensor, x: Tensor) -> Tensor:
     return weight.contiguous()
 
 
-def is_observed() -> bool:
-    """Whether someone looks on who should see PyTorch's convolution; a PyTorch that cannot tell
-    gets its own, which is right in any case."""
-    return (
-        torch.is_autocast_enabled("cpu")
-        or not OBSERVERS_ARE_KNOWN
-        or _are_functorch_transforms_active()
-        or _get_current_dispatch_mode() is not None
-    )
-
-
 @lru_cache(maxsize=4096)
 def choose(
     x_shape: torch.Size,
@@ -274,15 +269,16 @@ def choose(
     device: str,
     training: bool,
     method: str,
+    mode: str,
 ) -> Route:
-    """The route of a convolution; an error where there is none."""
+    """The route of a convolution, without a measurement; an error where there is none."""
     check(x_shape, weight_shape, bias_shape, method)
     batch, channels, height, width = x_shape
     if method != "auto":
         return Route(method, "fft" if method == "fft" else "stock")
-    repaired = device == "cpu" and dtype in (torch.float32, torch.float64) and 0 not in x_shape
-    if not repaired:
-        return Route("stock", "stock")
+    is_open = device == "cpu" and dtype in (torch.float32, torch.float64) and 0 not in x_shape
+    if not is_open or mode == "off":
+        return Route()
     last = stride == (height * width * channels, 1, width * channels, channels)
     map_format = "channels_last" if last and channels > 1 else "nchw"
     side = math.sqrt(height * width)
@@ -293,7 +289,25 @@ def choose(
     contiguous = last or stride == (channels * height * width, height * width, width, 1)
     if forward == map_format and contiguous and (gradient == "stock" or not training):
         forward = "stock"
-    return Route(forward, gradient)
+    return Route(forward, gradient, is_open, map_format)
+
+
+def measured(x: Tensor, kernel: Tensor, bias: Tensor | None, owner: Tensor, route: Route) -> str:
+    """The fastest of `METHODS`, measured on these maps or known from before."""
+    first = route.map_format if route.forward == "stock" else route.forward
+    ways = {
+        method: partial(convolve, x, kernel, bias, method, owner=owner)
+        for method in sorted(METHODS, key=lambda method: method != first)
+        if method != "nchw" or kernel.shape[2] * kernel.shape[3] <= CLIFF**2
+    }
+    shape, taps = ("x".join(map(str, each)) for each in (x.shape, kernel.shape[2:]))
+    dtype = str(x.dtype).removeprefix("torch.")
+    threads = torch.get_num_threads()
+    key = f"depthwise-{shape}-kernel-{taps}-{route.map_format}-{dtype}-threads-{threads}"
+    method = fastest(key, ways)
+    if method != "fft":
+        _spectra.pop(owner, None)
+    return method
 
 
 def lookup(purpose: str, map_format: str, batch: int, side: float, kernel: float) -> str:

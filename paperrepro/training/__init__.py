@@ -2,16 +2,24 @@
 
 from .curves import draw_curves, read_log
 from .evaluation import evaluate
+from .place import Machine
 from .recipe import Recipe, find_recipe, list_recipes, override
-from .trainer import Diverged, Interrupted, train
+from .signals import Interrupted
+from .task import Classification, Task
+from .trainer import Diverged, Trainer, fit, train
 
 __all__ = [
+    "Classification",
     "Diverged",
     "Interrupted",
+    "Machine",
     "Recipe",
+    "Task",
+    "Trainer",
     "draw_curves",
     "evaluate",
     "find_recipe",
+    "fit",
     "list_recipes",
     "override",
     "read_log",

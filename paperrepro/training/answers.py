@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from ..datasets import LabelledImages
 from ..files import write_atomically
-from .evaluation import batches
+from .evaluation import batches, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,8 @@ def answers_of(
     """The network's answers, in eval mode, to the images in their order."""
     model.eval()
     parts = []
-    for batch, labels in batches(images, transform, batch_size, workers=0):
+    cpu = torch.device("cpu")
+    for batch, labels in readable(batches(images, transform, batch_size, 0, cpu)):
         logits = model(batch.to(memory_format=torch.channels_last)).float()
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         loss = F.cross_entropy(logits, labels, reduction="none")

@@ -36,10 +36,7 @@ def loss_of(
         labels: classes `(N,)`, or soft labels `(N, classes)` after MixUp and CutMix.
         teacher: the teacher's logits `(N, classes)`.
     """
-    from_labels = [
-        F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        for logits in answers
-    ]
+    from_labels = [classification_loss(logits, labels, recipe) for logits in answers]
     if teacher is None:
         return torch.stack(from_labels).mean()
     student = answers[-1]
@@ -56,6 +53,17 @@ def loss_of(
         )
     weight = recipe.distillation_weight
     return (1 - weight) * from_labels[0] + weight * from_teacher
+
+
+def classification_loss(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
+    """The recipe's loss of logits `(N, classes)` and labels, classes or soft, with smoothing."""
+    if recipe.loss == "cross_entropy":
+        return F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    classes = logits.shape[1]
+    target = F.one_hot(labels, classes) if labels.dim() == 1 else labels
+    smoothing = recipe.label_smoothing
+    target = target.to(logits.dtype) * (1 - smoothing) + smoothing / classes
+    return F.binary_cross_entropy_with_logits(logits, target)
 
 
 def load_teacher(name: str, num_classes: int) -> nn.Module:

@@ -1,35 +1,37 @@
 """How good a network is: top-1, top-5, throughput, and whether its fused form answers the same."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
 import pandas as pd
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from ..datasets import LabelledImages, Prepared
 from ..models import Backbone
 from ..reparam import reparameterize
+from .loader import begin, make_loader, moved
+from .log import say
+from .place import Machine, Place
 
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy in percent and mean cross entropy over `images` images, and images per second
-    through the network alone."""
+    """Accuracy in percent and mean cross entropy over `images` images, images per second through
+    the network alone, and the names of the images that could not be read, which do not count."""
 
     images: int
     top1: float
     top5: float
     loss: float
     speed: float
+    unreadable: tuple[str, ...] = ()
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     images: LabelledImages,
@@ -38,28 +40,36 @@ def evaluate(
     batch_size: int = 64,
     workers: int = 0,
     device: torch.device | str = "cpu",
-    rank: int = 0,
-    world: int = 1,
 ) -> Score:
     """The network's score on a set; its mode is left as it was.
 
-    Unreadable images do not count. With several processes each scores its share.
+    Raises:
+        ValueError: not one image is readable.
     """
     training = model.training
     model.eval()
+    device = torch.device(device)
+    found = score(
+        model, batches(images, transform, batch_size, workers, device), Place(0, 1, device)
+    )
+    model.train(training)
+    return found
+
+
+@torch.no_grad()
+def score(model: nn.Module, batches: Iterable, place: Place) -> Score:
+    """The score of a network in eval mode over the processes' batches of images, labels and names
+    of what could not be read."""
     sums = torch.zeros(5, dtype=torch.float64)
-    for batch, labels in batches(images, transform, batch_size, workers, rank, world):
-        batch = batch.to(device, memory_format=torch.channels_last)
+    unreadable: list[str] = []
+    for images, labels in readable(batches, unreadable):
+        images = moved(images, place.device)
         start = time.perf_counter()
-        logits = model(batch).float().cpu()
+        logits = model(images).float().cpu()
         seconds = time.perf_counter() - start
         sums += torch.tensor([len(labels), *hits(logits, labels), seconds], dtype=torch.float64)
-    model.train(training)
-    if world > 1:
-        sums = sums.to(device)
-        dist.all_reduce(sums)
-        sums = sums.cpu()
-    count, top1, top5, loss, seconds = sums.tolist()
+    names = sorted({name for part in place.gather(unreadable) for name in part})
+    count, top1, top5, loss, seconds = place.sum(sums).tolist()
     if not count:
         raise ValueError("not one image of the validation set is readable")
     return Score(
@@ -67,7 +77,8 @@ def evaluate(
         top1=100 * top1 / count,
         top5=100 * top5 / count,
         loss=loss / count,
-        speed=world * count / seconds,
+        speed=place.world * count / seconds,
+        unreadable=tuple(names),
     )
 
 
@@ -76,18 +87,27 @@ def batches(
     transform: Callable,
     batch_size: int,
     workers: int,
-    rank: int = 0,
-    world: int = 1,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor, tuple[str, ...]]]:
+    """Batches of transformed images, labels and names of what could not be read, in order."""
+    keys = [(0, index, 0) for index in range(len(images))]
+    machine = Machine(workers=workers)
+    return begin(make_loader(Prepared(images, transform), batch_size, machine, device, keys=keys))
+
+
+def readable(
+    batches: Iterable, unreadable: list[str] | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of transformed images and labels, without the unreadable ones, in order."""
-    prepared = Prepared(images, transform)
-    keys = [(0, index, 0) for index in range(rank, len(images), world)]
-    for batch, labels, unreadable in DataLoader(
-        prepared, batch_size, sampler=keys, num_workers=workers
-    ):
-        readable = torch.tensor([not name for name in unreadable])
-        if readable.any():
-            yield batch[readable], labels[readable]
+    """The images and labels of batches, without what could not be read, whose names are added to
+    `unreadable`."""
+    for images, labels, names in batches:
+        if any(names):
+            if unreadable is not None:
+                unreadable += [name for several in names for name in several.split("\n") if name]
+            read = torch.tensor([not name for name in names])
+            images, labels = images[read], labels[read]
+        if len(labels):
+            yield images, labels
 
 
 def hits(logits: Tensor, labels: Tensor) -> tuple[float, float, float]:
@@ -111,7 +131,8 @@ def fused_difference(
     training = model.training
     model.eval()
     first = Subset(cast(Dataset, images), range(min(count, len(images))))
-    pairs = [(model(batch), fused(batch)) for batch, _ in batches(first, transform, 64, 0)]
+    parts = batches(first, transform, 64, 0, torch.device("cpu"))
+    pairs = [(model(batch), fused(batch)) for batch, _ in readable(parts)]
     model.train(training)
     logits, fused_logits = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     difference = (logits - fused_logits).abs().max() / logits.std()
@@ -130,8 +151,8 @@ def evaluate_forms(
     """The score of a network as it was trained and re-parameterized, and how far they differ.
 
     Returns:
-        A row per form: `network`, `images`, `top1`, `top5` (percent) and `images_per_second`; then
-        what `fused_difference` gives.
+        A row per form: `network`, `images`, `unreadable`, `top1`, `top5` (percent) and
+        `images_per_second`; then what `fused_difference` gives.
     """
     difference, equal = fused_difference(model, images, transform)
     rows = []
@@ -140,14 +161,17 @@ def evaluate_forms(
         ("re-parameterized", reparameterize(model)),
     ):
         network = network.to(device).to(memory_format=torch.channels_last)
-        score = evaluate(network, images, transform, workers=workers, device=device)
+        found = evaluate(network, images, transform, workers=workers, device=device)
+        for name in found.unreadable if form == "as trained" else ():
+            say(f"unreadable image, left out: {name}")
         rows.append(
             {
                 "network": form,
-                "images": score.images,
-                "top1": score.top1,
-                "top5": score.top5,
-                "images_per_second": score.speed,
+                "images": found.images,
+                "unreadable": len(found.unreadable),
+                "top1": found.top1,
+                "top5": found.top5,
+                "images_per_second": found.speed,
             }
         )
     return pd.DataFrame(rows), difference, equal

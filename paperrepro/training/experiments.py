@@ -10,9 +10,9 @@ so that an experiment that was stopped goes on where it was.
 import json
 import os
 from collections.abc import Sized
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -26,9 +26,12 @@ from ..datasets import Data, LabelledImages, load_data
 from ..weights import load_model, save_model
 from .answers import Answers, Array, answers_of
 from .evaluation import evaluate
+from .place import Machine
+from .preparation import transform_for_validation
 from .recipe import Recipe, changes
+from .signals import hear_signals, stopping, unheard
 from .studies import EXPERIMENTS, TEACHER, Experiment
-from .trainer import train, transform_for_validation
+from .trainer import train
 
 HELD_OUT = 10
 """Trials of the learning rate are judged on every tenth training image, held out."""
@@ -142,6 +145,7 @@ def run_experiment(
 
     Raises:
         ValueError, OSError: what `load_data` and `train` raise.
+        Interrupted: SIGINT or SIGTERM; the same call goes on.
     """
     runs = Path(runs)
     source = Source(data or experiment.data, os.fspath(root), experiment.images, experiment.watched)
@@ -228,31 +232,50 @@ def train_all(
     *,
     trial: bool = False,
 ) -> None:
-    """Trains what is not trained yet, so many runs at a time."""
+    """Trains what is not trained yet, so many runs at a time.
+
+    Raises:
+        Interrupted: on a signal, after the processes have written their checkpoints.
+    """
     shown = None if progress and tasks else True
+    others = set(active_children())
     with (
+        stopping() as stop,
+        stop.deferred(),
         tqdm(total=len(tasks), desc="trials" if trial else "runs", disable=shown) as bar,
         processes(jobs) as pool,
     ):
-        waiting = {
-            pool.submit(train_one, recipe, source, run, trial=trial): label
-            for (label, _), (recipe, run) in tasks.items()
-        }
+        with unheard():
+            waiting = {
+                pool.submit(train_one, recipe, source, run, trial=trial)
+                for recipe, run in tasks.values()
+            }
         try:
-            for done in as_completed(waiting):
-                done.result()
-                bar.set_postfix_str(waiting[done], refresh=False)
-                bar.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            while waiting and not stop:
+                done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                    bar.update()
+        finally:
+            if waiting:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in set(active_children()) - others:
+                    process.terminate()
+    if stop:
+        raise stop.interrupted(
+            "stopped; what is done is kept, and the same command goes on with the rest"
+        )
 
 
 def processes(jobs: int) -> Executor:
     """So many processes of one thread each."""
-    return ProcessPoolExecutor(
-        jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    )
+    return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=begin_process)
+
+
+def begin_process() -> None:
+    """In a process that trains: one thread, and signals heard for as long as it lives."""
+    torch.set_num_threads(1)
+    hear_signals()
 
 
 def folder_name(label: str, seed: int) -> str:
@@ -264,12 +287,15 @@ def train_one(
     recipe: Recipe, source: Source, run: Path, *, trial: bool = False, show: bool = False
 ) -> None:
     """One run and its answers to the test images, as far as they are not there."""
+    with stopping() as stop:
+        if stop:  # the pool had handed this run out already
+            raise stop.interrupted("stopped before it began")
     trained, answered = run / "model.safetensors", run / "answers.npz"
     if trained.exists() and (trial or answered.exists()):
         return
     data, test = source.load(recipe.size, trial=trial)
     if not trained.exists():
-        train(recipe, data, run, resume=True, device="cpu", progress=show)
+        train(recipe, data, run, resume=True, machine=Machine(device="cpu"), progress=show)
     if not trial:
         answers_of(load_model(trained), test, transform_for_validation(recipe)).write(answered)
 

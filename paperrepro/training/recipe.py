@@ -70,17 +70,24 @@ class Recipe:
     ]
     accumulate: Annotated[Positive, about("forward and backward passes per step")] = 1
     optimizer: Annotated[
-        Literal["sgd", "adamw"],
-        about("sgd with momentum 0.9, or adamw with betas 0.9 and 0.999"),
+        Literal["sgd", "adamw", "lamb"],
+        about("sgd with momentum 0.9, or adamw or lamb with betas 0.9 and 0.999"),
     ]
     lr: Annotated[
         float, Field(ge=1e-12, le=1e9), about("the highest learning rate, for this batch size")
     ]
     warmup_epochs: Annotated[
-        int, Field(ge=0), about("of a linear rise from warmup_lr, before a cosine down to min_lr")
+        int | float, Field(ge=0), about("of a linear rise from warmup_lr, before the schedule")
     ] = 0
     warmup_lr: Annotated[Amount, about("where the warm-up begins")] = 1e-6
-    min_lr: Annotated[Amount, about("where the cosine ends")] = 0.0
+    min_lr: Annotated[Amount, about("where the schedule ends")] = 0.0
+    schedule: Annotated[
+        Literal["cosine", "step", "poly"],
+        about("half a cosine, a tenth from each milestone on, or a power of 0.9"),
+    ] = "cosine"
+    milestones: Annotated[
+        tuple[Positive, ...], BeforeValidator(as_tuples), about("epochs of the schedule step")
+    ] = ()
     weight_decay: Annotated[Amount, about("of all but norms and biases")]
     final_weight_decay: Annotated[
         Amount | None, about("what the same cosine anneals it to; None leaves it as it is")
@@ -89,7 +96,8 @@ class Recipe:
         Share, about("the learning rate falls by this factor from each stage to the one before")
     ] = 1.0
     clip_grad: Annotated[
-        Amount | None, about("the largest norm of the gradient, None for no limit")
+        Annotated[float, Field(gt=0, le=1e9)] | None,
+        about("the largest norm of the gradient, None for no limit"),
     ] = None
     size: Annotated[
         int,
@@ -115,14 +123,29 @@ class Recipe:
     erasing: Annotated[Share, about("the probability of random erasing")] = 0.0
     mixup: Annotated[Amount, about("MixUp's alpha; 0 for none")] = 0.0
     cutmix: Annotated[Amount, about("CutMix's alpha; 0 for none")] = 0.0
+    mix_epochs: Annotated[
+        Positive | None, about("how many epochs mix images by MixUp and CutMix; None for all")
+    ] = None
     repeats: Annotated[Positive, about("of repeated augmentation")] = 1
-    label_smoothing: Annotated[Share, about("of the cross entropy")] = 0.0
+    loss: Annotated[
+        Literal["cross_entropy", "bce"],
+        about("cross entropy over the classes, or a binary one for each (bce)"),
+    ] = "cross_entropy"
+    label_smoothing: Annotated[Share, about("of the labels")] = 0.0
     ema: Annotated[
         float,
         Field(ge=0, lt=1),
         about("decay of the weights' moving average, which is kept; 0 for none"),
     ] = 0.0
-    amp: Annotated[bool, about("computes in float16 on a GPU; a CPU stays in float32")] = False
+    ema_every: Annotated[Positive, about("steps between two updates of the average")] = 1
+    ema_warmup: Annotated[
+        bool, about("a smaller decay at first: (1 + n) / (10 + n) after n updates")
+    ] = False
+    amp: Annotated[bool, about("computes in mixed precision, in training and validation")] = False
+    amp_dtype: Annotated[
+        Literal["float16", "bfloat16"],
+        about("of mixed precision on an NVIDIA GPU; elsewhere it is bfloat16"),
+    ] = "float16"
     sync_bn: Annotated[bool, about("BatchNorm over all processes")] = False
     distillation: Annotated[
         Literal["none", "hard", "soft"],
@@ -155,6 +178,10 @@ class Recipe:
             raise wrong(self, "crop_scale", "two shares, the smaller first")
         if (self.distillation != "none") != (self.teacher is not None):
             raise wrong(self, "teacher", f"given with distillation, here {self.distillation!r}")
+        if (self.schedule == "step") != bool(self.milestones) or list(self.milestones) != sorted(
+            set(self.milestones)
+        ):
+            raise wrong(self, "milestones", "rising, and given with schedule='step' alone")
         starts = [start for start, _, _ in self.progressive]
         if starts and (
             starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= self.epochs
@@ -287,7 +314,7 @@ REASONS = {
     "cutmix": "as for rand_augment",
     "repeats": "a batch of 64 shall hold 64 images",
     "ema": "an average over as large a part of the training: over the last epoch or two",
-    "amp": "a CPU computes in float32",
+    "amp": "a small network on a CPU gains nothing by it",
     "sync_bn": "one process has the whole batch",
     "distillation": "no teacher for the small data; every family by the same rule",
     "teacher": "as for distillation",

@@ -1,8 +1,9 @@
-"""The training loop: one process or many, interrupted or not, the same weights.
+"""The trainer: set up, fit, step, validate, save; one process or many, interrupted or not.
 
 A run is a folder. `last.pt` is the last checkpoint and `previous.pt` the one before; `log.csv` and
-`log.json` hold a line per epoch, the latter with the data and the versions; `recipe.json` is the
-recipe. When all epochs are done, `model.safetensors` is the network.
+`log.json` hold a line per epoch, `steps.csv` one per step; `recipe.json` is the recipe;
+`best.safetensors` the network with the best validation and, when all epochs are done,
+`model.safetensors` the last one.
 
     train(find_recipe("mobileone_s0", "small"), load_data("digits"), "runs/digits")
 
@@ -10,62 +11,46 @@ Everything random follows from the recipe's seed and from where the training is 
 step, the image), so that a checkpoint in the middle of an epoch has no generator's state to keep.
 """
 
-import json
 import math
 import os
-import signal
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 import pandas as pd
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
-from torchvision.transforms import v2
 from tqdm import tqdm
 
-from ..datasets import Data, Prepared, ShardedSampler, mix_seed
-from ..files import pick_device, write_atomically
-from ..models import Backbone, Input
-from ..models.registry import input_of
-from ..networks import transform_of
-from ..results import surroundings
-from ..transforms import mixing, training_transform
-from ..weights import create_model, save_model
-from .checkpoint import LAST, has_checkpoint, load_checkpoint, save_checkpoint
-from .distillation import Answers, load_teacher, loss_of
-from .evaluation import Score, evaluate
-from .recipe import Recipe, changes, from_json
+from ..datasets import Data, mix_seed
+from ..files import locked, write_atomically
+from .checkpoint import (
+    BEST,
+    LAST,
+    MODEL,
+    has_checkpoint,
+    keep_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from .loader import Order, Stateful, batches_of, begin, length, make_loader, moved
+from .log import Log, Losses, say
+from .norms import has_batch_norm, synchronised
+from .optimizers import Average, make_optimizer, parameter_groups
+from .place import Consensus, Machine, Place, backends, mixed_precision, process_group
+from .recipe import Recipe
+from .resuming import check_same
 from .schedules import learning_rate, weight_decay
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from .signals import Stop, stopping
+from .task import Classification, Task
 
 
 class Diverged(ValueError):
     """The loss is no number any more."""
-
-
-class Interrupted(Exception):
-    """SIGTERM came, and the checkpoint is written."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """This process among all that train together, and what it computes on."""
-
-    rank: int
-    world: int
-    device: torch.device
 
 
 def train(
@@ -73,22 +58,23 @@ def train(
     data: Data,
     run: str | os.PathLike,
     *,
-    resume: bool = False,
-    weights: str | os.PathLike | None = None,
+    weights: str | Path | None = None,
     trunk_only: bool = False,
-    workers: int = 0,
-    device: str | None = None,
+    resume: bool = False,
+    allow: Collection[str] = (),
+    machine: Machine = Machine(),  # noqa: B008 (it is frozen)
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Trains a network by a recipe; under `torchrun`, in all its processes together.
+    """Trains a network to classify, by a recipe; under `torchrun`, in all its processes together.
 
     Args:
         run: the folder of the run.
-        resume: goes on from the run's last checkpoint, or begins where there is none.
         weights: what to begin with in place of fresh weights: "released", or a file.
         trunk_only: takes all but the classifier from `weights`.
-        workers: processes per training process that prepare images.
-        device: "cpu" or "cuda"; None for a GPU where there is one.
+        resume: goes on from the run's last checkpoint, or begins where there is none.
+        allow: what may be other than when the run was begun: fields of the recipe, "data" or
+            "processes".
+        machine: how the computing is done.
         progress: shows a bar and a line per epoch.
 
     Returns:
@@ -96,484 +82,497 @@ def train(
 
     Raises:
         ValueError: settings that do not fit the data, the processes or the run to resume.
-        OSError: a checkpoint that cannot be written or read.
+        OSError: a checkpoint that cannot be written or read, or a run that another process trains.
         Diverged: the loss became infinite or no number.
-        Interrupted: SIGTERM; the checkpoint is written.
+        Interrupted: SIGINT or SIGTERM; the checkpoint is written.
     """
+    task = Classification(recipe, data, weights=weights, trunk_only=trunk_only)
+    return fit(task, run, resume=resume, allow=allow, machine=machine, progress=progress)
+
+
+def fit(
+    task: Task,
+    run: str | os.PathLike,
+    *,
+    resume: bool = False,
+    allow: Collection[str] = (),
+    machine: Machine = Machine(),  # noqa: B008
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Trains for a task, whatever it is; for the rest see `train`."""
     run = Path(run)
-    with process_group(device) as place, sigterm() as stop:
-        if has_checkpoint(run) and not resume:
-            raise ValueError(
-                f"{run} holds a run; go on with it (--resume) or choose another folder"
-            )
-        torch.manual_seed(recipe.seed)
-        model = starting_network(recipe, len(data.classes), weights, trunk_only)
-        training = Training(recipe, data, model, place)
-        run.mkdir(parents=True, exist_ok=True)
-        if resume:
-            training.resume(run)
-        teacher = None
-        if recipe.teacher:
-            teacher = load_teacher(recipe.teacher, len(data.classes)).to(place.device)
-        if place.rank == 0:
-            write_atomically(run / "recipe.json", (recipe.to_json() + "\n").encode())
-        board = tensorboard(run) if place.rank == 0 else None
-        shown = progress and place.rank == 0
-        mix = mixing(len(data.classes), mixup=recipe.mixup, cutmix=recipe.cutmix)
-
-        while training.epoch < recipe.epochs:
-            began = time.perf_counter()
-            batches = training.batches(workers)
-            with tqdm(
-                desc=f"epoch {training.epoch + 1}/{recipe.epochs}",
-                initial=training.step,
-                total=training.steps,
-                leave=False,
-                disable=None if shown else True,
-            ) as bar:
-                while training.step < training.steps:
-                    loss = training.take_step(batches, mix, teacher)
-                    bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                    bar.update()
-                    if anyone(stop, place) and training.step < training.steps:
-                        if place.rank == 0:
-                            save_checkpoint(run, training.state())
-                        if place.world > 1:
-                            dist.barrier()
-                        raise Interrupted(
-                            f"stopped in epoch {training.epoch + 1} after step {training.step}; "
-                            f"{run / LAST} is written, go on with --resume"
-                        )
-            training.finish_epoch(workers, began)
-            if place.rank == 0:
-                save_checkpoint(run, training.state())
-                write_log(run, training)
-                row = training.rows[-1]
-                if board:
-                    for name in ("train_loss", "val_loss", "top1", "lr"):
-                        board.add_scalar(name, row[name], row["epoch"])
-                if shown:
-                    say(line(row, recipe))
-        if place.rank == 0:
-            trained = training.kept()
-            trained.input, trained.classes = input_for(recipe), tuple(data.classes)
-            save_model(trained, run / "model.safetensors")
-        return pd.DataFrame(training.rows)
+    with stopping() as stop, process_group(machine.device) as place, backends(machine, place):
+        check_free(run, resume)
+        trainer = Trainer(task, place, machine)
+        alone = locked(run / ".lock") if place.rank == 0 else nullcontext()
+        with alone, stop.deferred():
+            check_free(run, resume)
+            if resume:
+                trainer.resume(run, allow)
+            trainer.open_log(run)
+            trainer.run_epochs(stop, progress)
+    return pd.DataFrame(trainer.rows)
 
 
-class Training:
+class Trainer:
     """Everything that changes during a training: the weights, the optimizer, where it is.
 
+    >>> trainer = Trainer(Classification(recipe, data))
+    >>> for batches in trainer.epoch_batches():
+    ...     trainer.step(batches)
+    >>> trainer.validate()
+
     Attributes:
+        model: the network that learns.
+        average: its moving average, where the recipe has one.
         steps: how many make an epoch.
         local_batch: the images of one forward pass of this process.
-        epoch, step: how many epochs, and steps of the current one, are done.
+        epoch, done: how many epochs, and steps of the current one, are done.
         rows: the log so far.
         unreadable: the images that could not be read.
     """
 
-    def __init__(self, recipe: Recipe, data: Data, model: Backbone, place: Place) -> None:
-        self.recipe, self.data, self.place = recipe, data, place
-        self.local_batch, rest = divmod(recipe.batch_size, place.world * recipe.accumulate)
-        if rest or not self.local_batch:
-            raise ValueError(
-                f"batch_size {recipe.batch_size} is not a multiple of {place.world} processes x "
-                f"{recipe.accumulate} accumulated steps; set another"
-            )
-        self.steps = steps = len(data.train) // recipe.batch_size
-        if not steps:
-            raise ValueError(
-                f"batch_size {recipe.batch_size} is more than the {len(data.train)} images of "
-                f"{data.name}; set a smaller one"
-            )
-        self.epoch = self.step = 0
-        self.loss_sum = 0.0
+    def __init__(
+        self,
+        task: Task,
+        place: Place = Place(0, 1, torch.device("cpu")),  # noqa: B008
+        machine: Machine = Machine(),  # noqa: B008
+    ) -> None:
+        recipe = task.recipe
+        self.task, self.recipe, self.place, self.machine = task, recipe, place, machine
+        images = length(task.train)
+        self.local_batch, self.steps = batches_of(images, task.name, recipe, place)
+        self.epoch = self.done = 0
         self.rows: list[dict] = []
         self.unreadable: set[str] = set()
-        on_gpu = place.device.type == "cuda"
-        if recipe.sync_bn and place.world > 1 and on_gpu:  # torch has it for GPUs only
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        self.model = model.to(place.device).to(memory_format=torch.channels_last).train()
-        self.ema: AveragedModel | None = None
+        self.best: float | None = None
+        self.log: Log | None = None
+        self.consensus = Consensus(place)
+        # The network
+        torch.manual_seed(recipe.seed)
+        with place.first_alone():
+            model = task.build()
+        if recipe.sync_bn and place.world > 1:
+            model = synchronised(model, place)
+        elif place.world > 1 and place.rank == 0 and has_batch_norm(model):
+            say(
+                f"BatchNorm takes its statistics over the {self.local_batch} images of each of "
+                f"{place.world} processes, not over all; set sync_bn=true for the network of one"
+            )
+        if machine.grad_checkpointing:
+            if not hasattr(model, "set_grad_checkpointing"):
+                raise ValueError(f"{type(model).__name__} cannot checkpoint its gradients")
+            cast(Any, model).set_grad_checkpointing()
+        layout = torch.channels_last if machine.channels_last else torch.contiguous_format
+        self.model = model.to(place.device).to(memory_format=layout).train()
+        self.average = None
         if recipe.ema:
-            average = get_ema_multi_avg_fn(recipe.ema)
-            self.ema = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
-        self.answers: nn.Module = Answers(self.model)
+            self.average = Average(self.model, recipe.ema, warmup=recipe.ema_warmup)
+        self.objective = task.objective(self.model, place)
+        if machine.compile:
+            self.objective.compile()
         if place.world > 1:
-            self.answers = DistributedDataParallel(self.answers)
-        groups = parameter_groups(self.model, recipe)
-        self.optimizer: torch.optim.Optimizer = (
-            torch.optim.SGD(groups, momentum=0.9)
-            if recipe.optimizer == "sgd"
-            else torch.optim.AdamW(groups)
+            self.objective = DistributedDataParallel(self.objective)
+        # What moves it
+        groups = parameter_groups(task.parts(self.model), recipe)
+        self.optimizer = make_optimizer(groups, recipe, place.device)
+        self.precision = mixed_precision(recipe, place.device)
+        if recipe.amp and self.precision != getattr(torch, recipe.amp_dtype) and place.rank == 0:
+            say(f"amp: a {place.device.type} computes in bfloat16, not in {recipe.amp_dtype}")
+        self.scaler = torch.amp.GradScaler(
+            place.device.type, enabled=self.precision == torch.float16
         )
-        self.scheduler = LambdaLR(
-            self.optimizer, lambda step: learning_rate(recipe, step / steps) / recipe.lr
-        )
-        self.amp = recipe.amp and on_gpu
-        self.scaler = torch.amp.GradScaler(place.device.type, enabled=self.amp)
-
-    def kept(self) -> Backbone:
-        """The network that is validated and saved: the averaged one where there is one."""
-        return cast(Backbone, self.ema.module) if self.ema else self.model
-
-    def batches(self, workers: int) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
-        """This process's part of the current epoch, from the current step on."""
-        recipe, place = self.recipe, self.place
-        sampler = ShardedSampler(
-            len(self.data.train),
-            epoch=self.epoch,
-            seed=recipe.seed,
-            repeats=recipe.repeats,
-            rank=place.rank,
-            world=place.world,
-            start=self.step * recipe.accumulate * self.local_batch,
-        )
-        transform = transform_for_training(recipe, self.epoch, self.data.mirror)
-        loader = DataLoader(
-            Prepared(self.data.train, transform, recipe.seed),
+        # The images
+        self.order = Order(images, recipe, place)
+        self.loader = make_loader(
+            task.train,
             self.local_batch,
-            sampler=sampler,
-            num_workers=workers,
-            pin_memory=place.device.type == "cuda",
+            machine,
+            place.device,
+            keys=self.order,
+            collate=task.collate,
         )
-        return iter(loader)
+        self.val_loader = make_loader(
+            task.val,
+            min(self.local_batch, 256),
+            machine,
+            place.device,
+            keys=[(0, index, 0) for index in range(place.rank, length(task.val), place.world)],
+            collate=task.collate,
+        )
+        self.losses = Losses(place.device, recipe.batch_size)
+        self.saved = time.perf_counter()
 
-    def take_step(
-        self, batches: Iterator, mix: v2.Transform | None, teacher: nn.Module | None
-    ) -> float:
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is validated and saved: the averaged one where there is one."""
+        return self.average.module if self.average else self.model
+
+    def run_epochs(self, stop: Stop, progress: bool = True) -> None:
+        """All epochs that are left, with everything that is written.
+
+        Raises:
+            Interrupted: with the checkpoint written.
+        """
+        recipe, first = self.recipe, self.place.rank == 0
+        trained = self.epoch < recipe.epochs
+        while self.epoch < recipe.epochs:
+            began = time.perf_counter()
+            with tqdm(
+                desc=f"epoch {self.epoch + 1}/{recipe.epochs}",
+                initial=self.done,
+                total=self.steps,
+                leave=False,
+                disable=None if progress and first else True,
+            ) as bar:
+                for batches in self.interruptible(self.epoch_batches(), stop):
+                    loss = self.step(batches)
+                    if loss is not None:
+                        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                    bar.update()
+                    if time.perf_counter() - self.saved > 60 * self.machine.minutes:
+                        self.save()
+            seconds = time.perf_counter() - began
+            self.validate(stop, seconds)
+            self.save()
+            if progress and first:
+                say(line(self.rows[-1], recipe, self.task.headline))
+        if first and self.log:
+            if trained or not (self.log.run / MODEL).exists():
+                self.task.save(self.kept, self.log.run / MODEL)
+            self.log.close()
+
+    def interruptible(self, batches: Iterator[Any], stop: Stop) -> Iterator[Any]:
+        """The batches until a signal comes to any process; what follows a batch is done by then.
+
+        Raises:
+            Interrupted: with the checkpoint written.
+            OSError: a worker that prepares images died.
+        """
+        while True:
+            if self.consensus.any(bool(stop)):
+                self.end(stop)
+            try:
+                batch = next(batches, None)
+            except RuntimeError as error:
+                if stop:
+                    self.end(stop)
+                if "DataLoader worker" not in str(error):
+                    raise
+                self.save()
+                raise OSError(
+                    f"a worker that prepares images was killed, perhaps for want of memory "
+                    f"({' '.join(str(error).split())}); {self.where()}, with fewer --workers"
+                ) from error
+            if batch is None:
+                return
+            yield batch
+
+    def end(self, stop: Stop) -> None:
+        """Writes a checkpoint and ends the training, on a signal."""
+        self.save()
+        self.place.barrier()
+        raise stop.interrupted(self.where())
+
+    def where(self) -> str:
+        at = f"in epoch {self.epoch + 1} after step {self.done}"
+        written = f"{self.log.run / LAST} is written, go on with --resume" if self.log else ""
+        return f"stopped {at}; {written}"
+
+    # An epoch
+
+    def epoch_batches(self) -> Iterator[list[Any]]:
+        """This process's part of the current epoch from the current step on: for each step as many
+        batches as the recipe accumulates."""
+        if isinstance(self.task.train, Stateful) and not self.done:
+            self.task.train.set_epoch(self.epoch)
+        if self.done == self.steps:
+            return
+        self.order.epoch, self.order.start, self.order.stop = self.epoch, self.done, self.steps
+        batches = begin(self.loader)
+        while self.done < self.steps:
+            yield list(islice(batches, self.recipe.accumulate))
+
+    def step(self, batches: list[Any]) -> float | None:
         """One step of the optimizer.
 
         Args:
-            batches: what `batches` returned.
-            mix: MixUp and CutMix.
-            teacher: gives its answers to the same images.
+            batches: as many as the recipe accumulates.
 
         Returns:
-            The loss of this process's part of the batch.
+            The loss of this process's part of the batch, where it was looked at: at every step on
+            a CPU, at some on a GPU, which would have to wait for it.
 
         Raises:
-            Diverged: before the weights are touched.
+            Diverged: on a CPU before the weights are touched, on a GPU some steps later.
         """
         recipe, place = self.recipe, self.place
-        decay = weight_decay(recipe, self.epoch + self.step / self.steps)
-        for group in self.optimizer.param_groups:
-            group["weight_decay"] = decay if group["decays"] else 0.0
+        rate = self.set_schedules()
         self.optimizer.zero_grad()
-        total = 0.0
-        for part in range(recipe.accumulate):
-            images, labels = self.readable(next(batches))
-            torch.manual_seed(mix_seed(recipe.seed, self.epoch, self.step, part, place.rank))
-            if mix:
-                images, labels = mix(images, labels)
-            images = images.to(place.device, memory_format=torch.channels_last, non_blocking=True)
-            labels = labels.to(place.device, non_blocking=True)
-            lesson = None
-            last = part + 1 == recipe.accumulate
+        total = self.losses.zero()
+        for part, batch in enumerate(batches):
+            self.count_unreadable(batch)
+            torch.manual_seed(mix_seed(recipe.seed, self.epoch, self.done, part, place.rank))
+            batch = moved(batch, place.device, self.machine.channels_last)
+            batch = self.task.augment(batch, self.epoch)
             alone: AbstractContextManager = nullcontext()
-            if isinstance(self.answers, DistributedDataParallel) and not last:
-                alone = self.answers.no_sync()
+            if isinstance(self.objective, DistributedDataParallel) and part + 1 < len(batches):
+                alone = self.objective.no_sync()
             with alone:
-                with torch.autocast(place.device.type, torch.float16, enabled=self.amp):
-                    if teacher:
-                        with torch.no_grad():
-                            lesson = teacher(images)
-                    loss = loss_of(self.answers(images), labels, recipe, lesson)
-                    loss = loss / recipe.accumulate
+                with self.autocast():
+                    loss = self.objective(batch) / recipe.accumulate
                 self.scaler.scale(loss).backward()
-            total += loss.item()
-        if not math.isfinite(total):
-            raise Diverged(self.remedy(total))
+            total += loss.detach()
+        seen = total.item() if place.device.type == "cpu" else None
+        if seen is not None and not math.isfinite(seen):
+            raise Diverged(self.remedy(seen, self.done))
         if recipe.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.scheduler.step()
-        if self.ema:
-            self.ema.update_parameters(self.model)
-        self.step += 1
-        self.loss_sum += total
-        return total
+        self.done += 1
+        if self.average and self.total_steps % recipe.ema_every == 0:
+            self.average.update()
+        self.losses.add(self.total_steps, rate, total)
+        if len(self.losses.unseen) >= self.machine.log_every:
+            seen = self.look()
+        return seen
 
-    def readable(self, batch: tuple[Tensor, Tensor, list[str]]) -> tuple[Tensor, Tensor]:
-        """The images and labels of a batch, after a look at what could not be read."""
-        images, labels, unreadable = batch
-        new = {name for names in unreadable for name in names.split("\n") if name} - self.unreadable
+    @property
+    def total_steps(self) -> int:
+        """Those of all epochs that are done."""
+        return self.epoch * self.steps + self.done
+
+    def set_schedules(self) -> float:
+        """Gives the optimizer this step's rate, which is returned, and weight decay."""
+        recipe = self.recipe
+        share = learning_rate(recipe, self.total_steps / self.steps) / recipe.lr
+        decay = weight_decay(recipe, self.epoch + self.done / self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["highest_lr"] * share
+            group["weight_decay"] = decay if group["decays"] else 0.0
+        return self.optimizer.param_groups[0]["lr"]
+
+    def autocast(self) -> torch.autocast:
+        kind = self.place.device.type
+        return torch.autocast(kind, self.precision, enabled=self.precision is not None)
+
+    def count_unreadable(self, batch: Any) -> None:
+        """Tells what could not be read of a batch, and stops where it is too much.
+
+        Raises:
+            OSError: more than the recipe's share.
+        """
+        new = set(self.task.inspect(batch)) - self.unreadable
         for name in sorted(new):
             say(f"unreadable image, replaced by the next: {name}")
         self.unreadable |= new
         count, limit = len(self.unreadable), self.recipe.max_unreadable
-        if count > limit * len(self.data.train):
+        if count > limit * length(self.task.train):
             raise OSError(
-                f"{count} of the {len(self.data.train)} images of {self.data.name} are unreadable "
-                f"so far, more than max_unreadable={limit} allows: {min(self.unreadable)}, ... "
-                "Mend or delete them, or set another limit"
+                f"{count} of the {length(self.task.train)} images of {self.task.name} are "
+                f"unreadable so far, more than max_unreadable={limit} allows: "
+                f"{min(self.unreadable)}, ... Mend or delete them, or set another limit"
             )
-        if labels.max() >= self.model.num_classes or labels.min() < 0:
-            raise ValueError(
-                f"the data have the labels {labels.min()} to {labels.max()} and the network "
-                f"classes 0 to {self.model.num_classes - 1}; give Data.classes every class"
-            )
-        return images, labels
 
-    def remedy(self, loss: float) -> str:
-        lr = self.scheduler.get_last_lr()[0]
-        clip = "" if self.recipe.clip_grad else ", or clip the gradients (--set clip_grad=1)"
+    def look(self) -> float | None:
+        """Looks at the losses since the last time, and logs them; the last one is returned.
+
+        Raises:
+            Diverged: one of them is no number.
+        """
+        rows = self.losses.look()
+        for row in rows:
+            if not math.isfinite(row["loss"]):
+                step = int(row["step"]) - self.epoch * self.steps - 1
+                raise Diverged(self.remedy(row["loss"], step))
+        if self.log:
+            self.log.add_steps(rows)
+        return rows[-1]["loss"] if rows else None
+
+    def remedy(self, loss: float, step: int) -> str:
+        recipe = self.recipe
+        clip = "" if recipe.clip_grad else ", clip the gradient (--set clip_grad=1)"
+        rate = self.optimizer.param_groups[0]["lr"]
         return (
-            f"the loss is {loss} in epoch {self.epoch + 1}, step {self.step + 1}, at a learning "
-            f"rate of {lr:.3g}. Lower the rate (--set lr={self.recipe.lr / 2:.3g}), warm up longer "
-            f"(--set warmup_epochs={self.recipe.warmup_epochs + 1}){clip}, in another folder"
+            f"the loss is {loss} in epoch {self.epoch + 1}, step {step + 1}, at a learning "
+            f"rate of {rate:.3g}. Lower the rate (--set lr={recipe.lr / 2:.3g}), warm up longer "
+            f"(--set warmup_epochs={recipe.warmup_epochs + 1}){clip}, in another folder"
         )
 
-    def finish_epoch(self, workers: int, began: float) -> None:
-        """Validates, adds a row to the log, and turns to the next epoch."""
-        recipe, place = self.recipe, self.place
-        mean_loss = torch.tensor(self.loss_sum / self.steps, dtype=torch.float64)
+    # Between two epochs
+
+    def validate(self, stop: Stop | None = None, seconds: float = 0.0) -> None:
+        """Evaluates, adds a row to the log, and turns to the next epoch.
+
+        The network without average is evaluated beside the averaged one after the last epoch.
+
+        Args:
+            stop: ends the evaluation, and the training with it; of one process alone.
+            seconds: what the epoch took.
+
+        Raises:
+            Interrupted: with the checkpoint written.
+        """
+        recipe, place, task = self.recipe, self.place, self.task
+        self.look()
+        mean_loss = place.sum(self.losses.sum / self.steps).item() / place.world
         if place.world > 1:
-            mean_loss = mean_loss.to(place.device)
-            dist.all_reduce(mean_loss)
-            mean_loss /= place.world
-            for network in (self.model, self.kept()):
+            for network in (self.model, self.kept):
                 for buffer in network.buffers():
-                    dist.broadcast(buffer, 0)
-        seconds = time.perf_counter() - began
+                    torch.distributed.broadcast(buffer, 0)
 
-        def score(model: nn.Module) -> Score:
-            return evaluate(
-                model,
-                self.data.val,
-                transform_for_validation(recipe),
-                batch_size=min(self.local_batch, 256),
-                workers=workers,
-                device=place.device,
-                rank=place.rank,
-                world=place.world,
-            )
+        def metrics(network: nn.Module) -> dict[str, float]:
+            network.eval()
+            batches: Iterator[Any] = map(self.told, begin(self.val_loader))
+            if stop is not None and place.world == 1:
+                batches = self.interruptible(batches, stop)
+            with torch.no_grad(), self.autocast():
+                found = task.evaluate(network, batches, place)
+            network.train()
+            return found
 
-        kept = score(self.kept())
-        self.epoch += 1
-        self.rows.append(
-            {
-                "epoch": self.epoch,
-                "steps": self.epoch * self.steps,
-                "size": recipe.stage(self.epoch - 1)[0],
-                "lr": self.scheduler.get_last_lr()[0],
-                "weight_decay": weight_decay(recipe, self.epoch),
-                "train_loss": mean_loss.item(),
-                "val_loss": kept.loss,
-                "top1": kept.top1,
-                "top5": kept.top5,
-                "top1_without_ema": score(self.model).top1 if self.ema else kept.top1,
-                "unreadable": len(self.unreadable),
-                "seconds": round(seconds, 3),
-            }
-        )
-        self.step, self.loss_sum = 0, 0.0
+        found = metrics(self.kept)
+        last, plain = self.epoch + 1 == recipe.epochs, None
+        if not self.average:
+            plain = found[task.headline]
+        elif last:
+            plain = metrics(self.model)[task.headline]
+        self.epoch, self.done = self.epoch + 1, 0
+        row: dict[str, Any] = {
+            "epoch": self.epoch,
+            "steps": self.total_steps,
+            "size": recipe.stage(self.epoch - 1)[0],
+            "lr": self.set_schedules(),
+            "weight_decay": weight_decay(recipe, self.epoch),
+            "train_loss": mean_loss,
+            **found,
+            f"{task.headline}_without_ema": plain,
+            "unreadable": len(self.unreadable),
+            "seconds": round(seconds, 3),
+        }
+        self.rows.append(row)
+        self.losses.sum.zero_()
+        sign = 1 if task.larger_is_better else -1
+        if self.best is None or sign * (row[task.headline] - self.best) > 0:
+            self.best = row[task.headline]
+            if place.rank == 0 and self.log:
+                task.save(self.kept, self.log.run / BEST)
 
-    def state(self) -> dict:
+    def told(self, batch: Any) -> Any:
+        """A batch of the validation, after what could not be read of it is told."""
+        new = set(self.task.inspect(batch)) - self.unreadable
+        for name in sorted(new):
+            say(f"unreadable image, left out of the validation: {name}")
+        self.unreadable |= new
+        return batch
+
+    # What is written
+
+    def open_log(self, run: Path) -> None:
+        """Begins or goes on with the files of the run; afterwards `save` writes there."""
+        if self.place.rank:
+            return
+        write_atomically(run / "recipe.json", self.recipe.to_json() + "\n")
+        facts = self.task.identity() | {
+            "processes": self.place.world,
+            "device": str(self.place.device),
+            "precision": str(self.precision or torch.float32).removeprefix("torch."),
+        }
+        self.log = Log(run, facts, self.machine, self.total_steps)
+        if self.rows:
+            self.log.write_epochs(self.rows, self.unreadable)
+
+    def save(self) -> None:
+        """Writes the checkpoint and the log; the first process does."""
+        self.look()
+        self.saved = time.perf_counter()
+        if self.log is None:
+            return
+        save_checkpoint(self.log.run, self.state())
+        if not self.done and self.rows:
+            self.log.write_epochs(self.rows, self.unreadable)
+            self.log.add_epoch(self.rows[-1])
+            if self.machine.keep:
+                keep_checkpoint(self.log.run, self.epoch, self.machine.keep)
+
+    def state(self) -> dict[str, Any]:
         """What a checkpoint holds: tensors, numbers and strings only."""
+        train = self.task.train
+        samples = self.done * self.recipe.batch_size
         return {
             "recipe": self.recipe.to_json(),
-            "classes": list(self.data.classes),
-            "images": len(self.data.train),
+            "identity": self.task.identity() | {"processes": self.place.world},
             "epoch": self.epoch,
-            "step": self.step,
-            "loss_sum": self.loss_sum,
+            "step": self.done,
+            "samples": samples,
+            "loss_sum": self.losses.sum.item(),
+            "best": self.best,
             "rows": self.rows,
             "unreadable": sorted(self.unreadable),
             "model": self.model.state_dict(),
-            "ema": self.ema.state_dict() if self.ema else None,
+            "average": self.average.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "images": train.state_dict(samples) if isinstance(train, Stateful) else None,
         }
 
-    def resume(self, run: Path) -> None:
+    def resume(self, run: Path, allow: Collection[str] = ()) -> None:
         """Goes to where the run's last whole checkpoint was written, if it has one.
 
         Raises:
             ValueError: the checkpoint is another network's, recipe's or other data's.
         """
-        data = self.data
         state, damaged = load_checkpoint(run)
-        if self.place.world > 1:
-            dist.barrier()
-        if damaged and self.place.rank == 0:
+        self.place.barrier()
+        if self.place.rank == 0:
             for path in damaged:
                 say(f"{path} is damaged or cut off; going on from the one before it")
                 path.replace(path.with_suffix(".damaged"))
         if state is None:
             return
-        theirs = from_json(state["recipe"])
-        network = (theirs.model, theirs.config, len(state["classes"]))
-        ours = (self.recipe.model, self.recipe.config, len(data.classes))
-        if network != ours:
-            raise ValueError(
-                f"{run} is a run of {described(*network)}, not of {described(*ours)}; resume it "
-                "as it began, or choose another folder"
-            )
-        if different := changes(self.recipe, theirs):
-            pairs = (f"{k} was {was!r}, now {now!r}" for k, (now, was) in different.items())
-            raise ValueError(
-                f"{run} was begun by another recipe: {', '.join(pairs)}; resume it as it began"
-            )
-        if (state["classes"], state["images"]) != (list(data.classes), len(data.train)):
-            raise ValueError(
-                f"{run} was begun on {state['images']} images of {len(state['classes'])} classes, "
-                f"and {data.name} has {len(data.train)} of others; resume it on its own data"
-            )
-        for name in ("epoch", "step", "loss_sum", "rows"):
-            setattr(self, name, state[name])
+        identity = self.task.identity() | {"processes": self.place.world}
+        check_same(run, state, self.recipe, identity, allow)
+        self.restore(state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes to where `state` was taken."""
+        self.epoch, self.rows, self.best = state["epoch"], state["rows"], state["best"]
+        self.done = state["samples"] // self.recipe.batch_size
+        self.losses.sum.fill_(state["loss_sum"])
         self.unreadable = set(state["unreadable"])
         self.model.load_state_dict(state["model"])
-        if self.ema:
-            self.ema.load_state_dict(state["ema"])
+        if self.average and state["average"]:
+            self.average.load_state_dict(state["average"])
+        highest = [group["highest_lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        for group, rate in zip(self.optimizer.param_groups, highest, strict=True):
+            group["highest_lr"] = rate
         self.scaler.load_state_dict(state["scaler"])
+        if isinstance(self.task.train, Stateful) and state["images"] is not None:
+            self.task.train.set_epoch(self.epoch)
+            self.task.train.load_state_dict(state["images"])
 
 
-def described(model: str, config: dict, classes: int) -> str:
-    return f"{model} with {config or 'no options'} and {classes} classes"
+def check_free(run: Path, resume: bool) -> None:
+    """Refuses to write over a run.
+
+    Raises:
+        ValueError: naming the folder.
+    """
+    if has_checkpoint(run):
+        if not resume:
+            raise ValueError(
+                f"{run} holds a run; go on with it (--resume) or choose another folder"
+            )
+    elif (run / MODEL).exists():
+        raise ValueError(f"{run} holds a finished run without checkpoints; choose another folder")
 
 
-def starting_network(
-    recipe: Recipe, num_classes: int, weights: str | os.PathLike | None, trunk_only: bool
-) -> Backbone:
-    """The recipe's network, fresh or with weights, which may have been trained with other drop
-    rates than the recipe's."""
-    model = create_model(
-        recipe.model,
-        num_classes=num_classes,
-        weights=weights,
-        trunk_only=trunk_only,
-        **recipe.config,
-    )
-    if model.reparameterized:
-        raise ValueError(f"{weights} is re-parameterized; training needs the weights as trained")
-    return model
-
-
-def parameter_groups(model: Backbone, recipe: Recipe) -> list[dict]:
-    """The parameters by learning rate, which falls from the head to the stem by `layer_decay`, and
-    by whether they decay: norms and biases, which are vectors, do not."""
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for depth, part in enumerate([model.head, *reversed(model.stages), model.stem]):
-        for parameter in part.parameters():
-            key = (recipe.lr * recipe.layer_decay**depth, parameter.dim() > 1)
-            groups.setdefault(key, []).append(parameter)
-    return [
-        {"params": parameters, "lr": lr, "decays": decays}
-        for (lr, decays), parameters in groups.items()
-    ]
-
-
-def transform_for_training(recipe: Recipe, epoch: int, mirror: bool = True) -> v2.Transform:
-    """The augmentation of an epoch, normalised as the network's released weights expect it."""
-    size, factor = recipe.stage(epoch)
-    prepared = input_of(recipe.model)
-    return training_transform(
-        size,
-        crop_scale=recipe.crop_scale,
-        flip=recipe.flip and mirror,
-        rand_augment=recipe.rand_augment,
-        auto_augment=recipe.auto_augment * factor,
-        erasing=recipe.erasing,
-        interpolation=recipe.interpolation,
-        mean=prepared.mean,
-        std=prepared.std,
-    )
-
-
-def input_for(recipe: Recipe) -> Input:
-    """How the trained network's images are prepared: as the family's, at the recipe's size."""
-    return replace(input_of(recipe.model), size=recipe.size, crop=recipe.test_crop)
-
-
-def transform_for_validation(recipe: Recipe) -> v2.Transform:
-    """`paperrepro.evaluation_transform` at the recipe's size."""
-    return transform_of(input_for(recipe))
-
-
-@contextmanager
-def process_group(device: str | None) -> Iterator[Place]:
-    """This process's place among those that `torchrun` started, or alone."""
-    picked = pick_device(device)
-    kind = picked.type
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    if world == 1:
-        yield Place(0, 1, picked)
-        return
-    place = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else "cpu"
-    if kind == "cuda":
-        torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
-    try:
-        yield Place(dist.get_rank(), world, torch.device(place))
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
-
-
-@contextmanager
-def sigterm() -> Iterator[list[bool]]:
-    """A list that is no longer empty once SIGTERM came."""
-    came: list[bool] = []
-    try:
-        before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
-    except ValueError:  # not in the main thread, which alone hears signals
-        yield came
-        return
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def anyone(stop: list[bool], place: Place) -> bool:
-    """Whether any process was told to stop: they stop after the same step."""
-    if place.world == 1:
-        return bool(stop)
-    flag = torch.tensor(float(bool(stop)), device=place.device)
-    dist.all_reduce(flag, dist.ReduceOp.MAX)
-    return bool(flag.item())
-
-
-def write_log(run: Path, training: Training) -> None:
-    """`log.csv` and `log.json`, whole."""
-    data = training.data
-    table = pd.DataFrame(training.rows).to_csv(index=False, lineterminator="\n")
-    write_atomically(run / "log.csv", table.encode())
-    content = {
-        "data": data.name,
-        "classes": list(data.classes),
-        "images": len(data.train),
-        "processes": training.place.world,
-        "device": str(training.place.device),
-        "surroundings": surroundings(),
-        "unreadable": sorted(training.unreadable),
-        "epochs": training.rows,
-    }
-    write_atomically(run / "log.json", (json.dumps(content, indent=1) + "\n").encode())
-
-
-def say(text: str) -> None:
-    """Beside the progress bar."""
-    tqdm.write(text, file=sys.stderr)
-
-
-def line(row: dict, recipe: Recipe) -> str:
+def line(row: dict, recipe: Recipe, headline: str) -> str:
+    validation = f"  validation {row['val_loss']:.3f}" if "val_loss" in row else ""
     return (
-        f"epoch {row['epoch']}/{recipe.epochs}  loss {row['train_loss']:.3f}  "
-        f"validation {row['val_loss']:.3f}  top-1 {row['top1']:.1f} %  {row['seconds']:.0f} s"
+        f"epoch {row['epoch']}/{recipe.epochs}  loss {row['train_loss']:.3f}{validation}  "
+        f"{headline} {row[headline]:.4g}  {row['seconds']:.0f} s"
     )
-
-
-def tensorboard(run: Path) -> "SummaryWriter | None":
-    """TensorBoard's writer where it is installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(os.fspath(run))

@@ -1,0 +1,89 @@
+"""Pages that load fast: what no page uses is not loaded, and the rest in few files.
+
+The themes ask for some thirty files and four megabytes. After the build each page is relieved of the
+scripts that it does not need, and its style sheets and scripts are joined.
+"""
+
+import hashlib
+import os
+import re
+
+# Icons come from the web fonts, no page runs code, and search has a page of its own.
+UNUSED = ("fontawesome.js", "sphinx-thebe.css")
+SEARCH = ("searchtools.js", "language_data.js", "searchindex.js")
+SCRIPT = re.compile(
+    r'[ \t]*<script(?P<attributes>(?: [\w-]+(?:="[^"]*")?)*?) src="(?P<file>[^"?]+)[^>]*></script>\n?'
+)
+STYLE = re.compile(
+    r'[ \t]*<link(?=[^>]*rel="stylesheet")[^>]* href="(?P<file>[^"?]+)[^>]*>\n?'
+)
+PRELOAD = re.compile(r'[ \t]*<link rel="preload" as="script"[^>]*>\n?')
+ADDRESS = re.compile(r"url\((['\"]?)(?!data:|https?:|#)([^'\")]+)\1\)")
+
+
+def lighten(app, error):
+    if error is None and app.builder.format == "html":
+        for path in sorted(app.outdir.rglob("*.html")):
+            page = light(path.read_text(encoding="utf-8"), path, app.outdir)
+            path.write_text(page, encoding="utf-8")
+
+
+def light(page, path, root):
+    """A page with its scripts and style sheets joined; one that was joined before stays."""
+    page = PRELOAD.sub("", page)
+    page = join(page, STYLE, path, root, '<link rel="stylesheet" href="{}" />\n')
+    page = join(page, SCRIPT, path, root, '<script src="{}"></script>\n')
+    late = '<script defer src="{}"></script>\n'
+    return join(page, SCRIPT, path, root, late, late=True)
+
+
+def join(page, pattern, path, root, tag, late=False):
+    """The page with the files of that kind as one, where the first of them stood."""
+    files, places = [], []
+
+    def take(match):
+        name = match["file"].rpartition("/")[2]
+        file = path.parent / match["file"]
+        if name in UNUSED or name in SEARCH and path.name != "search.html":
+            return ""
+        if "mathjax" in match["file"]:
+            return match[0] if 'class="math' in page else ""
+        deferred = " defer" in match.groupdict().get("attributes", "")
+        if deferred != late or name.startswith("site-") or not file.is_file():
+            return match[0]
+        files.append(file.resolve())
+        places.append(match.start())
+        return "" if len(files) > 1 else "\0"
+
+    page = pattern.sub(take, page)
+    if not files:
+        return page
+    address = os.path.relpath(joined(files, root), path.parent)
+    return page.replace("\0", tag.format(address), 1)
+
+
+def joined(files, root):
+    """The file that holds those files, in a folder of the site."""
+    folder = root / "_static" / "styles"
+    parts = []
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".css":
+            text = ADDRESS.sub(
+                lambda match, file=file: (
+                    f"url({os.path.relpath(file.parent / match[2], folder)})"
+                ),
+                text,
+            )
+        parts.append(text.removeprefix('@charset "UTF-8";'))
+    content = (";\n" if files[0].suffix == ".js" else "\n").join(parts)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+    path = folder / f"site-{digest}{files[0].suffix}"
+    if not path.exists():
+        path.write_text(content, encoding="utf-8")
+    return path
+
+
+def setup(app):
+    app.connect("build-finished", lighten)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

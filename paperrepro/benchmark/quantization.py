@@ -1,0 +1,227 @@
+"""What fewer bits cost: accuracy, size and latency of the stored networks in three formats.
+
+Accuracy is that of the file: ONNX Runtime and ExecuTorch run theirs; a Core ML package is executed
+by `paperrepro.export.mil`. The small networks of data/weights stand for their families; a large
+network may lose less. MobileOne is also quantised in the order that is a trap, before it is
+re-parameterized, by `benchmark.rounding`.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+from ..datasets import Data, load_data
+from ..export import coreml, executorch, mil, onnx
+from ..export.activations import quantize_activations
+from ..export.network import Preparation, WithNormalization, stored_bytes
+from ..files import data_folder
+from ..models import Backbone
+from ..networks import Network, find_network
+from ..reparam import reparameterize
+from .latency import compare
+
+FAMILIES = ("mobileone", "fasternet", "replknet", "mobilevigv2", "rapidnet")
+CALIBRATION, BATCH = 128, 50
+
+# Of Core ML: the method of `coreml.COMPRESSIONS`, or None; and whether activations have 8 bits.
+COREML = {
+    "float16": (None, False),
+    "weights 8, linear": ("int8", False),
+    "weights 4, linear, blocks of 32": ("int4", False),
+    "weights 8, palette": ("palette8", False),
+    "weights 6, palette": ("palette6", False),
+    "weights 4, palette": ("palette4", False),
+    "weights 4, palette per 8 channels": ("palette4_grouped", False),
+    "weights 8, activations 8": ("int8", True),
+}
+PLAIN: dict[str, Any] = {"precision": "float16", "image": False, "compress": None}
+Answer = Callable[[Tensor], Tensor]
+
+
+class Images:
+    """Images uint8 `(N, 3, H, W)` as a network sees them before normalisation, and labels."""
+
+    def __init__(self, opened: Network, images: Any, count: int, seed: int = 0) -> None:
+        chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
+        pairs = [images[int(index)] for index in chosen]
+        prepare = v2.Compose([opened.crop, v2.PILToTensor()])
+        self.pixels = torch.stack(
+            [image if isinstance(image, Tensor) else prepare(image) for image, _ in pairs]
+        )
+        self.labels = torch.tensor([label for _, label in pairs])
+        mean, std = (
+            torch.tensor(v).reshape(3, 1, 1) for v in (opened.input.mean, opened.input.std)
+        )
+        self.normalized = (self.pixels / 255 - mean) / std
+
+
+def run(
+    data: Sequence[str] = ("shapes",),
+    *,
+    count: int = 1000,
+    quick: bool = False,
+    threads: int = 1,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Quantise the stored networks of each data set, and measure.
+
+    Args:
+        data: names or folders as `datasets.load_data` takes them. The networks are those of
+            data/weights that were trained on it: shapes-*, and for every other name cifar10-*.
+        count: test images, drawn at random.
+        quick: MobileOne and ONNX Runtime only.
+
+    Returns:
+        One row per data set, network and form: `top1` in percent; `change`, in points from the
+        float32 network on the same images, with its 95 % interval `low` to `high` (paired);
+        `agreement`, the share of equal answers; `kilobytes` of the file; `ms` per image and
+        `over_float`, the times by which the form is faster than float32 in the same runtime, with
+        the run's `null`. Core ML does not run here, so its rows have no times.
+    """
+    rows = []
+    for name in data:
+        loaded = load_data(name, size=64)
+        for family in tqdm(FAMILIES[:1] if quick else FAMILIES, desc=name, disable=not progress):
+            opened = stored_network(name, family)
+            facts = {"data": Path(name).name, "network": family}
+            rows += [facts | row for row in run_network(opened, loaded, count, quick, threads)]
+    return pd.DataFrame(rows)
+
+
+def stored_network(data: str, family: str) -> Network:
+    """A family's network in data/weights that was trained on that data."""
+    trained_on = "shapes" if data == "shapes" else "cifar10"
+    return find_network(str(data_folder("weights") / f"{trained_on}-{family}.safetensors"))
+
+
+def run_network(
+    opened: Network, data: Data, count: int, quick: bool, threads: int
+) -> Iterator[dict[str, object]]:
+    """The rows of one network."""
+    test = Images(opened, data.val, count)
+    known = Images(opened, data.train, CALIBRATION).pixels
+    assert isinstance(opened.model, Backbone)
+    network = reparameterize(opened.model).requires_grad_(False)
+    preparation = Preparation(opened.input.size, opened.input.mean, opened.input.std)
+    normalized = WithNormalization(network, preparation).eval()
+    reference = answers(lambda images: normalized(images)[0], test.pixels)
+    yield {"format": "pytorch", "form": "float32"} | scored(reference, reference, test.labels)
+    for format, forms in FORMATS.items():
+        if quick and format != "onnxruntime":
+            continue
+        timed: dict[str, Callable[[], object]] = {}
+        rows: dict[str, dict[str, object]] = {}
+        for form, (answer, size) in forms(normalized, preparation, known).items():
+            found = answers(answer, test.pixels)
+            rows[form] = {"format": format, "form": form, "kilobytes": size / 1e3}
+            rows[form] |= scored(found, reference, test.labels)
+            if format != "coreml":
+                timed[form] = partial(answer, test.pixels[:1] / 255)
+        if timed:
+            times = compare(timed, rounds=7, min_seconds=0.05, threads=threads)
+            for form in timed:
+                rows[form] |= {
+                    "ms": times[form].median * 1e3,
+                    "over_float": times.speed_up(form, "float32"),
+                    "null": times.null,
+                }
+        yield from rows.values()
+
+
+def answers(answer: Answer, pixels: Tensor) -> Tensor:
+    """The class that a function of images of 0 to 1 gives each."""
+    with torch.no_grad():
+        return torch.cat([answer(batch / 255).argmax(1) for batch in pixels.split(BATCH)])
+
+
+def scored(found: Tensor, reference: Tensor, labels: Tensor) -> dict[str, object]:
+    """Accuracy, and its paired change from the reference with a normal 95 % interval."""
+    change = (found == labels).double() - (reference == labels).double()
+    half = 1.96 * change.std().item() / len(labels) ** 0.5
+    mean = change.mean().item()
+    return {
+        "images": len(labels),
+        "top1": 100 * (found == labels).double().mean().item(),
+        "change": 100 * mean,
+        "low": 100 * (mean - half),
+        "high": 100 * (mean + half),
+        "agreement": 100 * (found == reference).double().mean().item(),
+    }
+
+
+Forms = dict[str, tuple[Answer, int]]
+
+
+def onnx_forms(network: nn.Module, preparation: Preparation, known: Tensor) -> Forms:
+    plain = onnx.to_onnx(network, known[:1] / 255)
+    files = {"float32": plain} | {
+        f"weights 8 per {what}, activations 8": onnx.quantized(plain, known / 255, per_channel=each)
+        for what, each in (("tensor", False), ("channel", True))
+    }
+
+    def answering(content: bytes) -> Answer:
+        opened = onnx.session(content)
+        return lambda images: torch.from_numpy(opened.run(None, {"image": images.numpy()})[0])
+
+    return {form: (answering(content), len(content)) for form, content in files.items()}
+
+
+def executorch_forms(network: nn.Module, preparation: Preparation, known: Tensor) -> Forms:
+    executorch.need_executorch()
+
+    def answering(content: bytes) -> Answer:
+        loaded = executorch.load(content)
+        return lambda images: torch.cat([loaded(image)[0] for image in images.unsqueeze(1)])
+
+    forms: Forms = {}
+    for form in ("float32", "weights 8 per channel, activations 8"):
+        captured = executorch.capture(network, known[:1] / 255)
+        if form != "float32":
+            captured = executorch.quantized(captured, known / 255)
+        content, _ = executorch.lower(captured, known[:1] / 255)
+        forms[form] = answering(content), len(content)
+    return forms
+
+
+def coreml_forms(network: WithNormalization, preparation: Preparation, known: Tensor) -> Forms:
+    """The packages for a batch of images, which the interpreter executes faster than one."""
+    forms: Forms = {}
+    converted: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (form, (method, activations)) in enumerate(COREML.items()):
+            target = "iOS18" if method in ("int4", "palette4_grouped") else "iOS17"
+            if target not in converted:
+                settings = coreml.Settings(**vars(preparation), **PLAIN, target=target)
+                converted[target], _ = coreml.convert(network.network, settings, None, BATCH)
+            model, path = converted[target], Path(folder) / f"{number}.mlpackage"
+            if activations:
+                coreml.save(model, path)
+                observed = known[: 2 * BATCH] / 255
+                model = quantize_activations(model, mil.load(path), observed, BATCH)
+            coreml.save(coreml.compressed(model, method), path)
+            forms[form] = partial(first, mil.load(path)), stored_bytes(path)
+    return forms
+
+
+def first(program: mil.Program, images: Tensor) -> Tensor:
+    short = BATCH - len(images)
+    whole = F.pad(images, (0, 0, 0, 0, 0, 0, 0, short)) if short else images
+    outputs = program(whole, mode="float16")["logits"]
+    assert isinstance(outputs, Tensor)
+    return outputs[: len(images)]
+
+
+FORMATS: dict[str, Callable[[Any, Preparation, Tensor], Forms]] = {
+    "onnxruntime": onnx_forms,
+    "executorch": executorch_forms,
+    "coreml": coreml_forms,
+}

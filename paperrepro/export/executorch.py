@@ -1,0 +1,227 @@
+"""The network for ExecuTorch: a `.pte` file for XNNPACK, executed here by the phone's own runtime.
+
+    pip install "paperrepro[executorch]"    # version 1.5.1 was tried, with torch 2.15
+    >>> report = export_executorch(model, "mobileone_s0.pte", size=224)
+    >>> report.error, report.format
+    (7.2e-07, 'executorch, 1 delegate')
+
+XNNPACK computes on the CPU, on iOS, Android and Linux alike, so what runs here is what runs on the
+phone, up to the processor's instructions. One delegate means that it takes the whole network; each
+further one is a hand-over between XNNPACK and ExecuTorch's own operations.
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..reparam import reparameterize
+from .network import (
+    Normalization,
+    Outputs,
+    Preparation,
+    WithNormalization,
+    channels_of,
+    check_finite,
+    check_labels,
+    check_path,
+    golden_image,
+    golden_path,
+    normalization,
+    reference,
+    relative_error,
+    replace,
+    save_golden,
+    stored_bytes,
+    temporary_folder,
+)
+from .onnx import FileReport, check_quantize
+
+Run = Callable[[Tensor], list[Tensor]]
+
+
+def export_executorch(
+    model: nn.Module,
+    path: str | os.PathLike,
+    *,
+    size: int = 224,
+    normalize: bool | Normalization = True,
+    labels: Sequence[str] | None = None,
+    quantize: str | None = None,
+    images: Tensor | None = None,
+    overwrite: bool = False,
+) -> FileReport:
+    """Write a network for ExecuTorch, and execute the file that was written.
+
+    Its input, `(1, C, size, size)`, holds values of 0 to 1. The labels stand in the golden file.
+
+    Args:
+        model, size, normalize, labels: as `export_coreml` takes them.
+        quantize: "int8", weights per channel and activations, or None.
+        images: uint8, `(N, C, size, size)`, on which "int8" is calibrated.
+
+    Raises:
+        ValueError: executorch is missing, an argument that cannot be, or outputs that are not
+            finite.
+        OSError: the path exists, or cannot be written.
+    """
+    start = time.perf_counter()
+    path = Path(path)
+    need_executorch()
+    check_path(path, ".pte", overwrite)
+    check_quantize(quantize, images)
+    preparation = Preparation(size, *normalization(model, normalize))
+    network = reparameterize(model).cpu().float()
+    drawn = golden_image(size, channels_of(model))
+    outputs = reference(network, preparation, drawn)
+    check_labels(labels, outputs)
+    captured = capture(WithNormalization(network, preparation).eval(), drawn / 255)
+    if quantize:
+        assert images is not None  # `check_quantize`
+        captured = quantized(captured, images / 255)
+    content, delegates = lower(captured, drawn / 255)
+    with temporary_folder(path) as folder:
+        written = Path(folder) / path.name
+        written.write_bytes(content)
+        executed = dict(zip(outputs, load(written)(drawn / 255), strict=True))
+        error = relative_error(executed, outputs)
+        check_finite(error, path, "export without quantize=")
+        save_golden(golden_path(written), drawn, outputs, preparation, labels)
+        replace(written, path)
+        replace(golden_path(written), golden_path(path))
+    return FileReport(
+        path=path,
+        golden=golden_path(path),
+        format=f"executorch, {delegates} delegate{'' if delegates == 1 else 's'}",
+        stored_bytes=stored_bytes(path),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        error=error,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def need_executorch() -> None:
+    """Refuses where the library is missing."""
+    if find_spec("executorch") is None:
+        raise ValueError('executorch is not installed: pip install "paperrepro[executorch]"')
+
+
+def capture(model: nn.Module, images: Tensor) -> torch.fx.GraphModule:
+    """The network's graph, by `torch.export`."""
+    with quiet(), torch.no_grad():
+        return torch.export.export(model, (images,)).module()
+
+
+def quantized(
+    captured: torch.fx.GraphModule, images: Tensor, *, per_channel: bool = True
+) -> torch.fx.GraphModule:
+    """The graph with 8-bit weights and activations, by torchao's PT2E and XNNPACK's quantizer.
+
+    Args:
+        images: of 0 to 1, whose smallest and largest activations set the scales.
+        per_channel: a scale for each channel of the weights, or one for all.
+    """
+    with quiet():
+        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+            XNNPACKQuantizer,
+            get_symmetric_quantization_config,
+        )
+        from torchao.quantization.pt2e import move_exported_model_to_eval
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+        quantizer = XNNPACKQuantizer()
+        quantizer.set_global(get_symmetric_quantization_config(is_per_channel=per_channel))
+        prepared = prepare_pt2e(captured, quantizer)
+        with torch.no_grad():
+            for image in images.unsqueeze(1):
+                prepared(image)
+        return move_exported_model_to_eval(convert_pt2e(prepared))
+
+
+def lower(captured: torch.fx.GraphModule, images: Tensor) -> tuple[bytes, int]:
+    """A graph as a `.pte` file, and how many delegates it has.
+
+    In a quantised graph slices are left to ExecuTorch: XNNPACK's, in 1.5.1, give a map of no
+    channels (FasterNet's partial convolution), and the file fails when it is run.
+    """
+    with quiet(), torch.no_grad():
+        from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        program = torch.export.export(captured, (images,))
+        is_quantized = any("quantize" in str(node.target) for node in program.graph.nodes)
+        configs = [
+            config
+            for config in ALL_PARTITIONER_CONFIGS
+            if not (is_quantized and config.__name__ == "SliceCopyConfig")
+        ]
+        edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner(configs)])
+        nodes = edge.exported_program().graph.nodes
+        delegates = sum("call_delegate" in str(node.target) for node in nodes)
+        return bytes(edge.to_executorch().buffer), delegates
+
+
+def load(file: str | os.PathLike | bytes, threads: int = 0) -> Run:
+    """A function that executes a file on images `(1, C, H, W)` of 0 to 1.
+
+    Args:
+        threads: of the runtime, for all that it has loaded; as many as PyTorch has for 0.
+    """
+    with quiet():
+        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+        from executorch.runtime import Runtime
+
+        _unsafe_reset_threadpool(threads or torch.get_num_threads())
+        source: Any = file if isinstance(file, bytes) else Path(file)
+        method = Runtime.get().load_program(source).load_method("forward")
+
+    def run(images: Tensor) -> list[Tensor]:
+        try:
+            return [output.clone() for output in method.execute([images.contiguous()])]
+        except RuntimeError as error:
+            raise ValueError(
+                f"ExecuTorch cannot execute the file: {error}; what it says itself stands above"
+            ) from error
+
+    return run
+
+
+def executed(run: Run, images: Tensor, names: Sequence[str] = ("logits",)) -> Outputs:
+    """The outputs of a loaded file for any number of images, one after the other."""
+    rows = [run(image) for image in images.unsqueeze(1)]
+    return {
+        name: torch.cat(part) for name, part in zip(names, zip(*rows, strict=True), strict=True)
+    }
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the libraries print of themselves; the runtime writes past Python."""
+    import logging
+    import sys
+
+    logging.disable(logging.WARNING)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with (
+        open(os.devnull, "w") as nowhere,
+        warnings.catch_warnings(),
+        redirect_stderr(nowhere),
+    ):
+        warnings.simplefilter("ignore")
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            logging.disable(logging.NOTSET)
