@@ -430,7 +430,7 @@ def test_a_ratio_that_does_not_exist(tmp_path, monkeypatch):
         (("resnet",), "'resnet'"),
         (("fasternet_t0", "--rule", "mine"), "'mine'"),
         (("fasternet_t0", "--stage", "9"), "stage 9"),
-        (("fasternet_t0", "--size", "16"), "too small"),
+        (("fasternet_t0", "--size", "16"), "32"),
         (("fasternet_t0", "--images", "absent"), "absent"),
         (("fasternet_t0", "--out", "map.jpg"), ".png"),
     ],
