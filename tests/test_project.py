@@ -26,6 +26,7 @@ LAYERS = {
     "datasets": 2,
     "models": 2,
     "results": 2,
+    "signals": 1,
     "plots": 3,
     "reparam": 3,
     "analysis": 4,

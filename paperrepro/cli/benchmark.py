@@ -209,6 +209,7 @@ def executorch(
     names: Annotated[
         list[str] | None, typer.Argument(help="Networks; all thirty when left out.")
     ] = None,
+    times: Annotated[bool, typer.Option(help="Measure times as well as errors.")] = True,
     quick: QuickOption = False,
     threads: ThreadsOption = 1,
     out: OutOption = RESULTS,
@@ -222,9 +223,32 @@ def executorch(
     from ..benchmark import executorch
 
     def run(**settings: Any) -> "pd.DataFrame":
-        return executorch.run(names or None, **settings)
+        return executorch.run(names or None, times=times, **settings)
 
     report(context, {"executorch": run}, out, format, quick=quick, threads=threads)
+
+
+@app.command()
+def deployment(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Networks; two small ones when left out.")
+    ] = None,
+    quick: QuickOption = False,
+    threads: ThreadsOption = 1,
+    out: OutOption = RESULTS,
+    format: FormatOption = Format.table,
+) -> None:
+    """What a service feels: cold start, tails, waiting under load, memory, preprocessing.
+
+    In eager PyTorch, ONNX Runtime and ExecuTorch, in float32 and in int8.
+    """
+    from ..benchmark import deployment
+
+    def run(**settings: Any) -> "pd.DataFrame":
+        return deployment.run(names or None, **settings)
+
+    report(context, {"deployment": run}, out, format, quick=quick, threads=threads)
 
 
 @app.command()

@@ -146,6 +146,19 @@ def read_lines(path: Path) -> list[str]:
         raise ValueError(f"{path} is not text in UTF-8 ({error}); save it as UTF-8") from error
 
 
+@contextmanager
+def exit_on_signal() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into one line and the exit code that a shell expects."""
+    from ..signals import Interrupted, stopping
+
+    try:
+        with stopping():
+            yield
+    except Interrupted as stop:
+        typer.echo(f"paperrepro: {stop}", err=True)
+        raise typer.Exit(stop.code) from stop
+
+
 def render(table: "pd.DataFrame", format: Format) -> str:
     """The table as text; an empty one keeps its header."""
     if format is Format.csv:

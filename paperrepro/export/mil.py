@@ -646,6 +646,32 @@ def classify(probabilities: Tensor, classes: list[str]) -> tuple[str, dict[str, 
 
 
 @operation
+def upsample_nearest_neighbor(
+    x: Tensor,
+    scale_factor_height: Tensor | float = 1,
+    scale_factor_width: Tensor | float = 1,
+) -> Tensor:
+    return F.interpolate(x, enlarged(x, scale_factor_height, scale_factor_width), mode="nearest")
+
+
+@operation
+def upsample_bilinear(
+    x: Tensor,
+    scale_factor_height: Tensor | float = 1,
+    scale_factor_width: Tensor | float = 1,
+    align_corners: Tensor | bool = True,
+) -> Tensor:
+    size = enlarged(x, scale_factor_height, scale_factor_width)
+    return F.interpolate(x, size, mode="bilinear", align_corners=bool(align_corners))
+
+
+def enlarged(x: Tensor, *factors: Tensor | float) -> list[int]:
+    """The last two sides times their factors, rounded down."""
+    sides = zip(x.shape[-2:], factors, strict=True)
+    return [math.floor(round(side * float(factor), 4)) for side, factor in sides]
+
+
+@operation
 def quantize(
     input: Tensor,
     scale: Tensor,

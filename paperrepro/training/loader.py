@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..datasets import ShardedSampler
+from ..signals import ignore_signals, unheard
 from .place import Machine, Place
 from .recipe import Recipe
-from .signals import ignore_signals, unheard
 
 
 @runtime_checkable

@@ -118,6 +118,8 @@ def attempt(count: int, seed: int) -> Tally:
                 tally.wrong += different(name, run, whole[name])
                 runs[name] += 1
                 continue
+            if child.returncode == -number != -signal.SIGKILL and not said:
+                continue  # Python had not come to the command yet
             tally.tried += 1
             tally.wrong += [f"{what}: {fault}" for fault in faults_of(child, number, said)]
             print(f"{tally.tried} {what}: return code {child.returncode}", flush=True)
