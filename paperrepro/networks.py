@@ -166,7 +166,9 @@ def find_network(
         # A run of the trainer is called after its folder.
         label = path.resolve().parent.name if path.stem == "model" else path.stem
         return prepared(label, model, size, path)
-    label, _, file = name.partition("=")
+    label, sign, file = name.partition("=")
+    if sign and not (label and file):
+        raise ValueError(f"{name!r} is half of NAME=FILE")
     weights = weights or file or None
     if label in PUBLIC:
         public = PUBLIC[label]
@@ -232,19 +234,33 @@ def build_peer(name: str) -> nn.Module:
     Raises:
         ValueError: there is none of that name; or it may be timm's, and timm is missing.
     """
-    if find_spec("timm"):
+    if is_timms(name):
         import timm
 
-        if timm.is_model(name):
-            return timm.create_model(name)
+        return timm.create_model(name)
     if name in torchvision.models.list_models(module=torchvision.models):
         return torchvision.models.get_model(name)
+    check_any(name)
+    raise ValueError(f"{name!r} is ours: build it with paperrepro.create_model")
+
+
+def is_timms(name: str) -> bool:
+    if not find_spec("timm"):
+        return False
+    import timm
+
+    return timm.is_model(name)
+
+
+def check_any(name: str) -> None:
+    """Raises a ValueError where a network is neither ours nor timm's nor torchvision's."""
+    if is_timms(name) or name in torchvision.models.list_models(module=torchvision.models):
+        return
     try:
         check_name(name)
     except ValueError as error:
         timm_too = "" if find_spec("timm") else "; pip install timm to look there as well"
         raise ValueError(f"{error}; timm and torchvision have none either{timm_too}") from None
-    raise ValueError(f"{name!r} is ours: build it with paperrepro.create_model")
 
 
 def build_meta(name: str) -> nn.Module:

@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from .files import data_folder, processor, write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     import pandas as pd
+    from torch import Tensor
 
     Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -51,6 +54,24 @@ def save_result(
     provenance = {"command": command} | surroundings() | conditions
     lines = [f"# {key}: {' '.join(str(value).split())}\n" for key, value in provenance.items()]
     write_atomically(path, "".join(lines) + table.to_csv(index=False, lineterminator="\n"))
+
+
+def need_finite(tensors: "Iterable[tuple[str, Tensor]]") -> None:
+    """Refuses tensors with NaN or infinity.
+
+    Args:
+        tensors: with their names, as `model.state_dict().items()` gives them.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for name, value in tensors:
+        if not value.isfinite().all():
+            wrong = value.numel() - int(value.isfinite().sum())
+            raise ValueError(
+                f"{name} has {wrong:,} of {value.numel():,} numbers that are not finite, so "
+                "nothing can be said of this network; load or train its weights again"
+            )
 
 
 def load_result(name: str | Path) -> Result:

@@ -199,7 +199,7 @@ def command_paths(group=None, path=()):
 @pytest.mark.parametrize("path", list(command_paths()), ids=" ".join)
 def test_examples_in_the_help_are_accepted(path):
     """`--help` at its end lets the command line check an example without running it."""
-    for line in output(*path, "--help").splitlines():
+    for line in re.sub(r"\\\n\s*", "", output(*path, "--help")).splitlines():
         if line.strip().startswith("paperrepro "):
             example, *_ = re.split(r" {2,}| [>|] ", line.strip())
             _, *arguments = shlex.split(example)

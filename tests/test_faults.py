@@ -1,7 +1,11 @@
 """Some of the faults that `make faults` provokes by the thousand."""
 
-from faults import modules
+import subprocess
+import sys
+
+from faults import commands, modules
 from faults import weights as files_of_weights
+from faults._invocations import INVOCATIONS
 
 
 def test_random_trees_of_modules_keep_their_function():
@@ -13,3 +17,21 @@ def test_random_trees_of_modules_keep_their_function():
 def test_damaged_files_of_weights_are_told():
     tally = files_of_weights.attempt(300)
     assert not tally.wrong and not tally.uncaught, tally
+
+
+def test_wrong_commands_end_in_one_line():
+    """Those whose arguments tell; and every command with arguments at random."""
+    long = ("train", "evaluate", "recipe", "salient", "benchmark")
+    early = [each for each in INVOCATIONS if each[1] == 2 and not each[0].startswith(long)]
+    tally = commands.attempt(60, chosen=early)
+    assert tally.tried == 60 + len(early) > 90
+    assert not tally.wrong and not tally.uncaught, tally
+
+
+def test_a_full_disk_under_the_output_is_told():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "paperrepro", "claims"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("paperrepro: ") and "No space" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

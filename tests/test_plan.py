@@ -9,6 +9,7 @@ from paperrepro.complexity import count_macs, count_parameters
 from paperrepro.export import export_coreml, mil, plan
 from paperrepro.export.network import stored_bytes
 from paperrepro.export.package import MilError, Operation, Type
+from paperrepro.export.picture import draw_plan
 from paperrepro.export.plan import hints
 from paperrepro.reparam import reparameterize
 
@@ -73,7 +74,25 @@ def test_hints_name_their_source(by_hand):
 
 def test_other_hints():
     operation = Operation("relu", {"x": "a"}, {"b": Type("float16", (1,) * 6)})
-    assert hints(operation, {}) == ["rank above 5 (Apple, coreai-models, neural_engine_rules.md)"]
+    ((hint, remedy),) = hints(operation, {})
+    assert hint == "rank above 5 (Apple, coreai-models, neural_engine_rules.md)" and remedy
+    gather = Operation("gather", {"x": "a"}, {"b": Type("float16", (1, 2))})
+    assert "hollance" in hints(gather, {})[0][0]
+
+
+def test_the_oldest_system_and_dilations(tmp_path):
+    """Of iOS 16 are compressed weights; RapidNet's dilated kernels have a hint, two reports."""
+    path = tmp_path / "net.mlpackage"
+    export_coreml(tiny("rapidnet_ti"), path, size=SIZE, compress="palette8")
+    table = plan(path)
+    assert {"iOS15", "iOS16"} == set(table["ios"])
+    dilated = table[table["hint"].str.startswith("dilated")]
+    assert len(dilated) and dilated["hint"].str.contains("native").all()
+    assert (table["remedy"] != "").equals(table["hint"] != "")
+    figure = draw_plan(table, "net")
+    assert len(figure.axes[0].patches) == len(table)
+    with pytest.raises(ValueError, match="without operations"):
+        draw_plan(table.iloc[:0])
 
 
 def test_compressed_weights_count_as_they_are_stored(tmp_path):

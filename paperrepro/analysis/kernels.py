@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..models.layers import Branches
 from ..reparam import reparameterize
+from ..results import need_finite
 
 LARGE = 5
 
@@ -94,8 +95,10 @@ def large_kernels(model: nn.Module, smallest: int = LARGE) -> dict[str, dict[str
         alone.
 
     Raises:
-        ValueError: no kernel is that large; naming those that there are.
+        ValueError: no kernel is that large; naming those that there are. Or a weight that is not
+            finite.
     """
+    need_finite(model.state_dict().items())
     merged = depthwise_weights(reparameterize(model))
     alone = depthwise_weights(reparameterize(without_small_branches(model)))
     kernels: dict[str, dict[str, Tensor]] = {}

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from ..models import Backbone
+from ..results import need_finite
 
 
 class _Reached(Exception):
@@ -14,7 +15,12 @@ class _Reached(Exception):
 
 @contextmanager
 def held_still(model: nn.Module) -> Iterator[None]:
-    """The network in eval mode, its parameters without gradients; afterwards as it was."""
+    """The network in eval mode, its parameters without gradients; afterwards as it was.
+
+    Raises:
+        ValueError: naming a weight or buffer that is not finite.
+    """
+    need_finite(model.state_dict().items())
     modes = {module: module.training for module in model.modules()}
     needing = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval().requires_grad_(False)

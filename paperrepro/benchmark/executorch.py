@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..export.executorch import export_executorch, load
 from ..export.survey import calibrated, load_images, peak_memory
-from ..models import check_name, list_models
+from ..models import Backbone, check_name, list_models
 from ..reparam import reparameterize
 from .latency import compare
 from .runtimes import inference, missing, onnx_runtime
@@ -35,6 +35,7 @@ ONNX_LIMIT = 2e9
 def run(
     names: Sequence[str] | None = None,
     *,
+    times: bool = True,
     quick: bool = False,
     threads: int = 1,
     progress: bool = True,
@@ -43,6 +44,7 @@ def run(
 
     Args:
         names: None for all thirty.
+        times: False leaves the timing out.
         quick: MobileOne-S0 only.
 
     Returns:
@@ -65,41 +67,45 @@ def run(
     for name in tqdm(names or (["mobileone_s0"] if quick else list_models()), disable=not progress):
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             try:
-                rows.append(process.submit(export_and_time, name, threads).result())
+                rows.append(process.submit(export_and_time, name, threads, times).result())
             except (ValueError, RuntimeError, MemoryError, BrokenProcessPool) as error:
                 rows.append({"network": name, "note": " ".join(str(error).split())})
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS).dropna(axis=1, how="all")
 
 
-def export_and_time(name: str, threads: int) -> dict[str, object]:
+def export_and_time(name: str, threads: int, times: bool = True) -> dict[str, object]:
     """One row of the table."""
     torch.set_num_threads(threads)
     model = calibrated(name, load_images(None, SIZE, 4))
-    network = reparameterize(model).requires_grad_(False)
-    image = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.pte"
         report = export_executorch(model, path, size=SIZE, normalize=False)
-        phone = load(path, threads)
-        candidates: dict[str, Callable[[], object]] = {
-            "executorch": partial(phone, image),
-            "eager": partial(inference(network), image),
+        row: dict[str, object] = {
+            "network": name,
+            "megabytes": report.stored_bytes / 1e6,
+            "delegates": int(report.format.split()[1]),
+            "error": report.error,
+            "seconds": report.seconds,
+            "note": "",
         }
-        if 4 * report.parameters < ONNX_LIMIT:
-            candidates["onnxruntime"] = partial(onnx_runtime(network, image), image)
-        times = compare(candidates, rounds=7, min_seconds=0.05, threads=threads)
-    row: dict[str, object] = {
-        "network": name,
-        "megabytes": report.stored_bytes / 1e6,
-        "delegates": int(report.format.split()[1]),
-        "error": report.error,
-        "spread": times["executorch"].spread,
-        "null": times.null,
-        "seconds": report.seconds,
-        "peak_gb": peak_memory(),
-        "note": "",
+        if times:
+            row |= raced(model, path, threads)
+    return row | {"peak_gb": peak_memory()}
+
+
+def raced(model: Backbone, path: Path, threads: int) -> dict[str, object]:
+    """The times of a file beside those of its network in eager mode and in ONNX Runtime."""
+    network = reparameterize(model).requires_grad_(False)
+    image = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    candidates: dict[str, Callable[[], object]] = {
+        "executorch": partial(load(path, threads), image),
+        "eager": partial(inference(network), image),
     }
+    if 4 * sum(p.numel() for p in network.parameters()) < ONNX_LIMIT:
+        candidates["onnxruntime"] = partial(onnx_runtime(network, image), image)
+    timings = compare(candidates, rounds=7, min_seconds=0.05, threads=threads)
+    row: dict[str, object] = {"spread": timings["executorch"].spread, "null": timings.null}
     for other in candidates:
-        row[f"{other}_ms"] = times[other].median * 1e3
-        row[f"over_{other}"] = times.speed_up("executorch", other)
+        row[f"{other}_ms"] = timings[other].median * 1e3
+        row[f"over_{other}"] = timings.speed_up("executorch", other)
     return row

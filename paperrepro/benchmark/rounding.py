@@ -60,6 +60,10 @@ def order(
         reference = predicted(model, test.normalized)
         facts: dict[str, object] = {"data": Path(name).name, "bits": 32, "form": "float32"}
         rows.append(facts | scored(reference, reference, test.labels))
+        if not quick:
+            more = predicted(train_on(reparameterize(model), drawn), test.normalized)
+            facts |= {"form": f"float32, {EPOCHS} epochs of {TRAINED_ON} more"}
+            rows.append(facts | scored(more, reference, test.labels))
         for bits in tqdm(BITS[-1:] if quick else BITS, desc=name, disable=not progress):
             for form, network in forms(model, known, bits):
                 found = predicted(network, test.normalized)

@@ -79,27 +79,29 @@ def shape_bias(
 
     from ..analysis import shape_bias as analysis
     from ..files import pick_device
-    from ..networks import find_network
 
     with exit_on_error(2):
         if not networks and not decisions:
             raise ValueError("nothing to measure: name a network, or --decisions FILE")
-        opened = [find_network(name, size=size) for name in networks or []]
+        opened = list(open_all(networks or [], size).values())
+        called = labels([network.name for network in opened])
         place = pick_device(device)
         check_out(out)
     with exit_on_error(1):
         biases: dict[tuple[str, str], analysis.ShapeBias] = {}
         for path in decisions or []:
             files = sorted(path.glob("*.csv")) if path.is_dir() else path
+            if files == []:
+                raise ValueError(f"{path} holds no CSV file of decisions")
             biases |= {(path.stem, name): bias for name, bias in analysis.by_subject(files).items()}
-        for network in opened:
+        for label, network in zip(called, opened, strict=True):
             stimuli: analysis.Stimuli | analysis.ShapesInConflict
             if images:
                 stimuli = analysis.Stimuli(images, network.transform)
             else:
                 side = network.input.size
                 stimuli = analysis.ShapesInConflict(count, network.transform, size=side)
-            biases[images.name if images else "shapes", network.name] = analysis.from_network(
+            biases[images.name if images else "shapes", label] = analysis.from_network(
                 network.model.to(place), stimuli, workers=workers, progress=True
             )
         tables = [
@@ -182,7 +184,7 @@ def attribute(
 def salient(
     context: typer.Context,
     networks: NetworksArgument,
-    kernel: Annotated[int, typer.Option(help="The side of the kernels.", metavar="K")] = 3,
+    kernel: Annotated[int, typer.Option(help="The side of the kernels.", metavar="K", min=1)] = 3,
     depthwise: Annotated[
         bool, typer.Option("--depthwise", help="Filters of one channel, instead of regular ones.")
     ] = False,
@@ -238,7 +240,7 @@ def kernels(
     context: typer.Context,
     networks: NetworksArgument,
     smallest: Annotated[
-        int, typer.Option(help="The side of the smallest kernels to look at.", metavar="K")
+        int, typer.Option(help="The side of the smallest kernels to look at.", metavar="K", min=1)
     ] = 5,
     out: TableOption = None,
     format: FormatOption = Format.table,
@@ -385,6 +387,8 @@ def erf(
             help="Side to which the images are stretched. Left out: that of a file of ours, else "
             "the paper's 1024.",
             metavar="PIXELS",
+            min=32,
+            max=16384,
         ),
     ] = None,
     stage: Annotated[str, typer.Option(help="A stage's number, or a module's name.")] = "-1",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import Format, FormatOption, command_line, exit_on_error, render
+from .console import Format, FormatOption, command_line, exit_on_error, render, require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ app = typer.Typer(
 QuickOption = Annotated[
     bool, typer.Option("--quick", help="Only the smallest part that still shows the point.")
 ]
-ThreadsOption = Annotated[int, typer.Option(help="Threads of PyTorch.", min=1)]
+ThreadsOption = Annotated[int, typer.Option(help="Threads of PyTorch.", min=1, max=1024)]
 OutOption = Annotated[
     Path, typer.Option(help="The folder of the results, made where it is missing.")
 ]
@@ -136,6 +136,11 @@ def models(
       paperrepro benchmark models mobileone_s1 resnet18 --out mine
     """
     from ..benchmark import models
+    from ..networks import check_any
+
+    with exit_on_error(2):
+        for name in names or []:
+            check_any(name)
 
     def run(**settings: Any) -> "pd.DataFrame":
         return models.run(names or None, **settings)
@@ -191,6 +196,7 @@ def executorch(
     names: Annotated[
         list[str] | None, typer.Argument(help="Networks; all thirty when left out.")
     ] = None,
+    times: Annotated[bool, typer.Option(help="Measure times as well as errors.")] = True,
     quick: QuickOption = False,
     threads: ThreadsOption = 1,
     out: OutOption = RESULTS,
@@ -204,9 +210,32 @@ def executorch(
     from ..benchmark import executorch
 
     def run(**settings: Any) -> "pd.DataFrame":
-        return executorch.run(names or None, **settings)
+        return executorch.run(names or None, times=times, **settings)
 
     report(context, {"executorch": run}, out, format, quick=quick, threads=threads)
+
+
+@app.command()
+def deployment(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Networks; two small ones when left out.")
+    ] = None,
+    quick: QuickOption = False,
+    threads: ThreadsOption = 1,
+    out: OutOption = RESULTS,
+    format: FormatOption = Format.table,
+) -> None:
+    """What a service feels: cold start, tails, waiting under load, memory, preprocessing.
+
+    In eager PyTorch, ONNX Runtime and ExecuTorch, in float32 and in int8.
+    """
+    from ..benchmark import deployment
+
+    def run(**settings: Any) -> "pd.DataFrame":
+        return deployment.run(names or None, **settings)
+
+    report(context, {"deployment": run}, out, format, quick=quick, threads=threads)
 
 
 @app.command()
@@ -290,6 +319,60 @@ def erf(
     from ..benchmark import erf
 
     report(context, {"erf-speed": erf.run}, out, format, quick=quick, threads=threads)
+
+
+@app.command()
+def loading(
+    context: typer.Context,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of images per class, in place of photographs of scikit-learn.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    quick: QuickOption = False,
+    threads: ThreadsOption = 1,
+    out: OutOption = RESULTS,
+    format: FormatOption = Format.table,
+) -> None:
+    """Images per second and core from JPEG files to batches: ours, torchvision's folder, timm's.
+
+    With the augmentations of the papers, at 224 pixels. A minute.
+
+    \b
+    Examples:
+      paperrepro benchmark loading
+      paperrepro benchmark loading --images imagenet/val --out mine
+    """
+    from ..benchmark import loading
+
+    def run(**settings: Any) -> "pd.DataFrame":
+        return loading.run(images=images, **settings)
+
+    with exit_on_error(2):
+        require("timm", "train")
+        if images is None:
+            require("sklearn", "book")
+    report(context, {"loading": run}, out, format, quick=quick, threads=threads)
+
+
+@app.command()
+def trainer(
+    context: typer.Context,
+    quick: QuickOption = False,
+    threads: ThreadsOption = 1,
+    out: OutOption = RESULTS,
+    format: FormatOption = Format.table,
+) -> None:
+    """The trainer's step against a bare loop over ready batches, and timm's beside both.
+
+    On the digits, on shapes and on JPEG files at 224 pixels: the bare loop's time over the
+    trainer's with all its reading and augmenting, over its step alone, and over timm's.
+    """
+    from ..benchmark import trainer
+
+    report(context, {"trainer": trainer.run}, out, format, quick=quick, threads=threads)
 
 
 def report(

@@ -2,7 +2,12 @@
 
 import io
 import json
+import os
 import shlex
+import signal
+import sys
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -11,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +30,12 @@ NameArgument = Annotated[str, typer.Argument(help="A name that `paperrepro model
 NetworksArgument = Annotated[list[str], typer.Argument(help=NETWORK, metavar="NETWORK...")]
 SizeOption = Annotated[
     int | None,
-    typer.Option(help="Side of the images; the network's own when left out.", metavar="PIXELS"),
+    typer.Option(
+        help="Side of the images; the network's own when left out.",
+        metavar="PIXELS",
+        min=32,
+        max=16384,
+    ),
 ]
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda or mps; a GPU where there is one.", metavar="DEVICE")
@@ -57,12 +68,95 @@ FormatOption = Annotated[
 
 @contextmanager
 def exit_on_error(code: int) -> Iterator[None]:
-    """Turn a ValueError or OSError, whose message says what to do, into one line and an exit."""
+    """Turn an error whose message says what to do into one line and an exit."""
     try:
         yield
+    except BrokenPipeError:  # who reads has enough
+        raise
     except (ValueError, OSError) as error:
-        typer.echo(f"paperrepro: {error}", err=True)
+        tell(error)
         raise typer.Exit(code) from error
+    except MemoryError as error:
+        typer.echo("paperrepro: not enough memory; take fewer or smaller images", err=True)
+        raise typer.Exit(1) from error
+    except (typer.Exit, typer.Abort):
+        raise
+    except (RuntimeError, ArithmeticError) as error:  # PyTorch's, of sizes, devices and memory
+        tell(f"{type(error).__name__}: {error}")
+        raise typer.Exit(1) from error
+
+
+def tell(error: object) -> None:
+    typer.echo(f"paperrepro: {' '.join(str(error).split())}", err=True)
+
+
+class Commands(TyperGroup):
+    """All commands: what no command tells itself ends in one line, a signal in an exit that
+    cleans up."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with exit_on_error(1), stopped_by_signal():
+            try:
+                return super().invoke(ctx)
+            finally:
+                flush()
+
+
+def flush() -> None:
+    """Writes out what was printed; where that fails, nothing is left to fail at the exit."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        raise OSError(f"cannot write the output: {error.strerror}") from error
+
+
+@contextmanager
+def stopped_by_signal() -> Iterator[None]:
+    """SIGTERM ends the process as an error would, so that temporary files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("paperrepro: stopped", err=True)
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text.
+
+    Raises:
+        ValueError: naming the file, which is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8 ({error}); save it as UTF-8") from error
+
+
+@contextmanager
+def exit_on_signal() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into one line and the exit code that a shell expects."""
+    from ..signals import Interrupted, stopping
+
+    try:
+        with stopping():
+            yield
+    except Interrupted as stop:
+        typer.echo(f"paperrepro: {stop}", err=True)
+        raise typer.Exit(stop.code) from stop
 
 
 def render(table: "pd.DataFrame", format: Format) -> str:
@@ -198,6 +292,13 @@ def write(
 
 
 def labels(names: list[str]) -> list[str]:
-    """What stands for networks in a table: NAME of NAME=FILE, unless one comes twice."""
+    """What stands for networks in a table: NAME of NAME=FILE, unless one comes twice.
+
+    Raises:
+        ValueError: the same network twice.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} is named twice; once is enough")
     short = [name.partition("=")[0] for name in names]
     return short if len(set(short)) == len(short) else names

@@ -16,6 +16,7 @@ from .console import (
     check_out,
     command_line,
     exit_on_error,
+    read_lines,
     render,
     write,
 )
@@ -127,19 +128,23 @@ def export(
     """
     import torch
 
+    from ..export.coreml import check_arguments
+    from ..export.network import check_path
     from ..export.survey import load_images
     from ..files import check_writable
     from ..models import check_name
     from ..models.backbone import FeatureExtractor
 
+    path = out or Path(f"{name}{SUFFIXES[format]}")
     with exit_on_error(2):
         check_name(name)
-    with exit_on_error(1):
-        path = out or Path(f"{name}{SUFFIXES[format]}")
-        check_writable(path.parent)
         refuse_foreign(context, format, quantize)
+        check_arguments(size or 224, precision, target, compress)
+        check_path(path, SUFFIXES[format], overwrite=True)
+    with exit_on_error(1):
+        check_writable(path.parent)
         model, input = named(name, weights, size, classes)
-        lines = labels.read_text(encoding="utf-8").splitlines() if labels else None
+        lines = read_lines(labels) if labels else None
         common: dict[str, Any] = {
             "size": input.size,
             "normalize": (input.mean, input.std) if model.in_chans == 3 else True,
@@ -270,21 +275,37 @@ def verify(
     typer.echo(aligned((key.replace("_", " "), written(v)) for key, v in asdict(report).items()))
 
 
-def plan(package: PackageArgument, format: FormatOption = Format.table) -> None:
+def plan(
+    context: typer.Context,
+    package: PackageArgument,
+    out: OutOption = None,
+    format: FormatOption = Format.table,
+) -> None:
     """Multiply-accumulates, parameters and bytes of each operation of a package.
 
-    The hints tell what others report to keep an operation off the Neural Engine, and who; where it
-    runs, only the compute plan of a device decides.
+    The hints tell what others report to keep an operation off the Neural Engine, who, and what to
+    change; where it runs, only the compute plan of a device decides. A picture shows where the work
+    is, and how much of it has a hint.
 
     \b
-    Example:
+    Examples:
       paperrepro plan replknet_31b.mlpackage --format csv > plan.csv
+      paperrepro plan rapidnet_ti.mlpackage --out plan.png
     """
     from ..export.plan import plan as plan_of
 
     with exit_on_error(1):
+        check_out(out)
         table = plan_of(package)
     typer.echo(render(table, format))
+    if out:
+        with exit_on_error(1):
+            if out.suffix == ".csv":
+                write(context, out, table)
+            else:
+                from ..export.picture import draw_plan
+
+                write(context, out, table, lambda: draw_plan(table, package.name))
     sums = table[["macs", "parameters", "weight_bytes", "activation_bytes"]].sum()
     typer.echo("; ".join(f"{key} {value:,}" for key, value in sums.items()), err=True)
 

@@ -12,6 +12,7 @@ from .console import Format, FormatOption, aligned, exit_on_error, render
 if TYPE_CHECKING:
     import pandas as pd
 
+LARGEST_SIDE = 16384
 OUTCOME_COLUMNS = ["statement", "unit", "paper", "ours", "low", "high", "n", "verdict"]
 CLAIM_COLUMNS = ["paper", "item", "subject", "quantity", "unit", "paper_value", "ours", "verdict"]
 
@@ -52,13 +53,17 @@ def models(
     import pandas as pd
 
     from ..complexity import complexity_table, stored_complexity
+    from ..files import check_writable
     from ..models import family_of, list_models
     from ..results import save_result
 
     with exit_on_error(2):
+        if pattern and family:
+            raise ValueError(f"give a pattern or --family, not both: {pattern} and {family}")
         names = list_models(pattern or family)
     if update:
         with exit_on_error(1):
+            check_writable(update.parent)
             save_result(update, complexity_table(), command="paperrepro models --update FILE")
     rows = []
     for name in names:
@@ -98,8 +103,10 @@ def info(
 
     with exit_on_error(2):
         check_name(name)
-        if size < SMALLEST_SIDE:
-            raise ValueError(f"size {size} is too small; the networks need {SMALLEST_SIDE} pixels")
+        if not SMALLEST_SIDE <= size <= LARGEST_SIDE:
+            raise ValueError(
+                f"size {size}: the networks take {SMALLEST_SIDE} to {LARGEST_SIDE} pixels"
+            )
     model = network(name)
     counts = complexity(name, size)
     family = family_of(name)

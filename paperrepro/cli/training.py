@@ -14,6 +14,7 @@ from .console import (
     WorkersOption,
     command_line,
     exit_on_error,
+    exit_on_signal,
     render,
 )
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 DataOption = Annotated[
     str,
     typer.Option(
-        help="shapes, digits, cifar10, fashion-mnist, or a folder of images.", metavar="NAME|FOLDER"
+        help="shapes, digits, cifar10, fashion-mnist, a folder of images, or what `paperrepro "
+        "data pack` wrote, in a folder or at an address.",
+        metavar="NAME|FOLDER",
     ),
 ]
 RootOption = Annotated[
@@ -123,29 +126,28 @@ def train(
       torchrun --nproc-per-node 8 -m paperrepro train fasternet_s --data imagenet \\
         --out runs/imagenet --workers 12 --resume
     """
-    from ..datasets import load_data
-    from ..training import Interrupted, Machine
-    from ..training import train as run_training
-    from ..training.signals import stopping
+    with exit_on_signal():
+        from ..datasets import load_data
+        from ..training import Machine
+        from ..training import train as run_training
 
-    with exit_on_error(2):
-        resolved = choose_recipe(name, recipe, settings)
-    machine = Machine(
-        device=device,
-        workers=workers,
-        prefetch=prefetch,
-        compile=compile,
-        channels_last=channels_last,
-        tf32=tf32,
-        deterministic=deterministic,
-        grad_checkpointing=grad_checkpointing,
-        minutes=minutes,
-        keep=keep,
-        log_every=log_every,
-        wandb=wandb,
-    )
-    try:
-        with exit_on_error(1), stopping():
+        with exit_on_error(2):
+            resolved = choose_recipe(name, recipe, settings)
+        machine = Machine(
+            device=device,
+            workers=workers,
+            prefetch=prefetch,
+            compile=compile,
+            channels_last=channels_last,
+            tf32=tf32,
+            deterministic=deterministic,
+            grad_checkpointing=grad_checkpointing,
+            minutes=minutes,
+            keep=keep,
+            log_every=log_every,
+            wandb=wandb,
+        )
+        with exit_on_error(1):
             splits = load_data(data, root=root, download=download, size=resolved.size)
             log = run_training(
                 resolved,
@@ -157,9 +159,6 @@ def train(
                 allow=allow or (),
                 machine=machine,
             )
-    except Interrupted as stop:
-        typer.echo(f"paperrepro: {stop}", err=True)
-        raise typer.Exit(stop.code) from stop
     if int(os.environ.get("RANK", 0)) == 0:
         last = log.iloc[-1]
         typer.echo(
@@ -332,7 +331,6 @@ def experiment(
 
     from ..files import check_writable, write_atomically
     from ..results import save_correct, save_result
-    from ..training import Interrupted
     from ..training.experiments import (
         find_experiment,
         keep_weights,
@@ -361,7 +359,7 @@ def experiment(
     with exit_on_error(1):
         if out:
             check_writable(out)
-        try:
+        with exit_on_signal():
             outcome = run_experiment(
                 study,
                 runs / name,
@@ -371,9 +369,6 @@ def experiment(
                 jobs=jobs,
                 download=download,
             )
-        except Interrupted as stop:
-            typer.echo(f"paperrepro: {stop}", err=True)
-            raise typer.Exit(stop.code) from stop
         command = command_line(context, "runs", "weights")
         if out:
             stem = out / f"experiment-{name}"

@@ -61,8 +61,7 @@ class Drawing:
     def html(self) -> str:
         """The drawing as HTML: its forms side by side, or one below the other on a phone."""
         pictures = "".join(str(picture([panel])) for panel in self.panels)
-        style = "display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start"
-        return f'<div class="pr-figure" style="{style}">{pictures}</div>'
+        return f'<div class="pr-figure pr-panels">{pictures}</div>'
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the SVG, whole or not at all.

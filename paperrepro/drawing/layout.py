@@ -222,7 +222,7 @@ def kernel_glyph(layer: Layer, x: float, y: float) -> Elements:
     rows, columns = (range(0, layer.dilation * side, layer.dilation) for side in layer.kernel)
     if layer.dilation > 1:
         side = cell * span
-        elements.append(box(x - side / 2, y - side / 2, side, side, "pr-drop", 1))
+        elements.append(box(x - side / 2, y - side / 2, side, side, "pr-span", 1))
     for row, column in product(rows, columns):
         left = x + cell * (column - (layer.dilation * (layer.kernel[1] - 1) + 1) / 2)
         top = y + cell * (row - (layer.dilation * (layer.kernel[0] - 1) + 1) / 2)

@@ -60,6 +60,8 @@ def css() -> str:
         for kind in COLORS
     )
     return (
+        ".pr-panels{display:flex;flex-wrap:wrap;gap:8px;align-items:flex-start}"
+        ".pr-panels>svg{flex:1 1 320px;max-width:346px!important}"
         f".pr-svg{{{variables(False)}max-width:100%;height:auto}}"
         f"@media (prefers-color-scheme:dark){{.pr-svg{{{variables(True)}}}}}"
         f"{light}{{{variables(False)}}}{dark}{{{variables(True)}}}"
@@ -74,6 +76,7 @@ def css() -> str:
         ".pr-svg .pr-head{fill:var(--pr-line);stroke:none}"
         ".pr-svg .pr-node{fill:var(--pr-paper);stroke:var(--pr-line);stroke-width:1.4}"
         ".pr-svg .pr-drop,.pr-svg .pr-unknown{stroke-dasharray:4 3}"
+        ".pr-svg .pr-span{fill:none;stroke:var(--pr-muted);stroke-dasharray:4 3}"
         ".pr-svg .pr-badge{fill:var(--pr-ink);stroke:none}"
         ".pr-svg .pr-badge-text{fill:var(--pr-paper);font-weight:600}" + kinds
     )

@@ -357,7 +357,7 @@ def labels_of(program: mil.Program) -> list[str] | None:
 
 
 def check_arguments(
-    size: int, precision: str, target: str, compress: str | None, compute_units: str
+    size: int, precision: str, target: str, compress: str | None, compute_units: str = "ALL"
 ) -> None:
     for name, value, allowed in (
         ("precision", precision, PRECISIONS),
@@ -366,7 +366,7 @@ def check_arguments(
         ("compress", compress, (None, *COMPRESSIONS)),
     ):
         if value not in allowed:
-            known = ", ".join(map(str, allowed))
+            known = ", ".join(map(str, filter(None, allowed)))
             raise ValueError(f"unknown {name} {value!r}; use one of {known}")
     if size < 1:
         raise ValueError(f"size is {size}; an image has at least one pixel")

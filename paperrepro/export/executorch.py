@@ -181,9 +181,11 @@ def load(file: str | os.PathLike | bytes, threads: int = 0) -> Run:
 
         _unsafe_reset_threadpool(threads or torch.get_num_threads())
         source: Any = file if isinstance(file, bytes) else Path(file)
-        method = Runtime.get().load_program(source).load_method("forward")
+        program = Runtime.get().load_program(source)
+        method = program.load_method("forward")
 
-    def run(images: Tensor) -> list[Tensor]:
+    def run(images: Tensor, kept: object = (source, program)) -> list[Tensor]:
+        """`kept`: the method reads its weights there, and keeps neither alive."""
         try:
             return [output.clone() for output in method.execute([images.contiguous()])]
         except RuntimeError as error:

@@ -33,6 +33,7 @@ from .package import (
     TORCH_TYPES,
     Binding,
     Bound,
+    File,
     Literal,
     MilError,
     Operation,
@@ -41,6 +42,7 @@ from .package import (
     fits,
     need_tensor,
     read,
+    reason,
     unpack,
 )
 
@@ -87,6 +89,7 @@ class Program:
         operations: in the order of the file, without constants and their decompression.
         constants: by name.
         metadata: what the package says about itself.
+        description: what it tells an application: names, sizes, colour space, labels.
     """
 
     path: Path
@@ -96,6 +99,7 @@ class Program:
     operations: tuple[Operation, ...]
     constants: dict[str, Constant]
     metadata: dict[str, str]
+    description: str
 
     @torch.no_grad()
     def __call__(
@@ -131,10 +135,10 @@ class Program:
         for index, operation in enumerate(self.operations):
             try:
                 results = self.execute(operation, values, mode)
-            except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
-                reason = " ".join(str(error).split())
+            except Exception as error:  # a damaged parameter raises anything
                 place = f"{self.path}: {operation.type} {operation.name!r}"
-                raise MilError(f"{place}: {reason}") from error
+                words = " ".join(str(error).split()) or type(error).__name__
+                raise MilError(f"{place}: {words}") from error
             values.update(zip(operation.outputs, results, strict=True))
             if hook:
                 hook(operation, results)
@@ -199,6 +203,15 @@ def load(path: str | os.PathLike[str]) -> Program:
     """
     path = Path(path)
     file = read(path)
+    try:
+        return program_of(path, file)
+    except MilError:
+        raise
+    except Exception as error:  # what is damaged raises anything
+        raise MilError(f"{path}: {reason(error)}") from error
+
+
+def program_of(path: Path, file: File) -> Program:
     constants: dict[str, Constant] = {}
     operations = []
     known = {*file.inputs}
@@ -209,6 +222,8 @@ def load(path: str | os.PathLike[str]) -> Program:
                     f"{path}: {operation.type} {operation.name!r} takes {name!r}, which nothing "
                     "before it gives"
                 )
+        if twice := known & operation.outputs.keys():
+            raise MilError(f"{path}: {twice.pop()!r} is given twice")
         known |= operation.outputs.keys()
         if operation.type == "const":
             literal = operation.inputs["val"]
@@ -222,7 +237,14 @@ def load(path: str | os.PathLike[str]) -> Program:
     if not known.issuperset(file.outputs):
         raise MilError(f"{path}: nothing gives the outputs {', '.join(file.outputs)}")
     return Program(
-        path, file.opset, file.inputs, file.outputs, tuple(operations), constants, file.metadata
+        path,
+        file.opset,
+        file.inputs,
+        file.outputs,
+        tuple(operations),
+        constants,
+        file.metadata,
+        file.description,
     )
 
 
@@ -621,6 +643,32 @@ def gather(
 def classify(probabilities: Tensor, classes: list[str]) -> tuple[str, dict[str, float]]:
     values = probabilities.flatten()
     return classes[int(values.argmax())], dict(zip(classes, values.tolist(), strict=True))
+
+
+@operation
+def upsample_nearest_neighbor(
+    x: Tensor,
+    scale_factor_height: Tensor | float = 1,
+    scale_factor_width: Tensor | float = 1,
+) -> Tensor:
+    return F.interpolate(x, enlarged(x, scale_factor_height, scale_factor_width), mode="nearest")
+
+
+@operation
+def upsample_bilinear(
+    x: Tensor,
+    scale_factor_height: Tensor | float = 1,
+    scale_factor_width: Tensor | float = 1,
+    align_corners: Tensor | bool = True,
+) -> Tensor:
+    size = enlarged(x, scale_factor_height, scale_factor_width)
+    return F.interpolate(x, size, mode="bilinear", align_corners=bool(align_corners))
+
+
+def enlarged(x: Tensor, *factors: Tensor | float) -> list[int]:
+    """The last two sides times their factors, rounded down."""
+    sides = zip(x.shape[-2:], factors, strict=True)
+    return [math.floor(round(side * float(factor), 4)) for side, factor in sides]
 
 
 @operation

@@ -99,6 +99,7 @@ class File:
     Attributes:
         opset: the version of the operations, such as "CoreML6" for iOS 16.
         inputs: the declared types by name; an image is a float tensor of 0 to 255.
+        description: what an application is told: names, sizes, colour space, labels.
     """
 
     opset: str
@@ -106,6 +107,7 @@ class File:
     outputs: tuple[str, ...]
     operations: tuple[Operation, ...]
     metadata: dict[str, str]
+    description: str
 
 
 def read(path: Path) -> File:
@@ -122,7 +124,7 @@ def read(path: Path) -> File:
         entry = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
         file = inside(path / "Data", entry)
         model = Model.FromString(file.read_bytes())
-    except (OSError, ValueError, KeyError, TypeError, DecodeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, DecodeError) as error:
         raise MilError(
             f"{path} is not a whole .mlpackage ({type(error).__name__}: {error}); export it again"
         ) from error
@@ -132,9 +134,15 @@ def read(path: Path) -> File:
     if list(functions) != ["main"]:
         raise MilError(f"{path} has the functions {', '.join(functions)}; only one is implemented")
     try:
-        return Reader(file.parent).file(functions["main"], model.description.metadata)
-    except (MilError, OSError, ValueError, KeyError) as error:
-        raise MilError(f"{path}: {error}") from error
+        return Reader(file.parent).file(functions["main"], model.description)
+    except Exception as error:  # what is damaged raises anything
+        raise MilError(f"{path}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line; of one without words its kind."""
+    words = " ".join(str(error).split())
+    return words if isinstance(error, MilError) else f"{type(error).__name__}: {words}"
 
 
 def protobuf() -> tuple[Any, type[Exception]]:
@@ -185,8 +193,14 @@ class Reader:
         self.folder = folder
         self.weights: dict[str, np.ndarray] = {}
 
-    def file(self, main: Any, metadata: Any) -> File:
+    def file(self, main: Any, description: Any) -> File:
+        if list(main.block_specializations) != [main.opset]:
+            raise MilError(f"the program is for {', '.join(main.block_specializations)}, not one")
         block = main.block_specializations[main.opset]
+        metadata = description.metadata
+        told = type(description)()
+        told.CopyFrom(description)
+        told.ClearField("metadata")
         named = {
             "description": metadata.shortDescription,
             "license": metadata.license,
@@ -198,6 +212,7 @@ class Reader:
             outputs=tuple(block.outputs),
             operations=tuple(map(self.operation, block.operations)),
             metadata={key: text for key, text in named.items() if text} | {**metadata.userDefined},
+            description=str(told),
         )
 
     def operation(self, message: Any) -> Operation:

@@ -5,7 +5,8 @@
 
 All of it is read from the file. Where an operation runs, only a device's own compute plan tells
 (`paperrepro.export.mac`). The column `hint` names what others report to keep operations off the
-Neural Engine, with the source: a hint, no prediction.
+Neural Engine, with the source, and `remedy` what to change: hints, no predictions. The sources
+contradict each other: of dilated convolutions, RapidNet's, one says that they run there.
 """
 
 import math
@@ -16,10 +17,11 @@ from torch import Tensor
 
 from . import mil
 from .mil import Constant, Program
-from .package import MilError, Operation, Type
+from .package import MilError, Operation, Type, coremltools
 
 APPLE = "Apple, coreai-models, neural_engine_rules.md"
 ANE_GUIDE = "ane-guide, a third party's measurement"
+HOLLANCE = "hollance/neural-engine, unsupported-layers.md"
 
 # The parameters of operations that a network learns.
 LEARNED = ("weight", "bias", "gamma", "beta")
@@ -35,7 +37,8 @@ def plan(package: str | os.PathLike) -> pd.DataFrame:
         multiply-accumulates of convolutions and products of matrices, the same that
         `benchmark.complexity.count_macs` counts; `parameters`, learned numbers; `weight_bytes`,
         what its constants take in the file, compressed as they are; `activation_bytes`, what it
-        reads and writes besides; `hint`. What several operations share is counted at the first.
+        reads and writes besides; `ios`, the oldest system that has the operation, its compressed
+        weights included; `hint`; `remedy`. What several operations share is counted at the first.
 
     Raises:
         MilError: the package is damaged, or a shape is free, so that nothing can be counted.
@@ -68,7 +71,9 @@ def plan(package: str | os.PathLike) -> pd.DataFrame:
                 ),
                 "weight_bytes": sum(constant.stored_bytes for _, constant in new.values()),
                 "activation_bytes": sum(map(byte_size, [*moved, *operation.outputs.values()])),
-                "hint": "; ".join(hints(operation, constants)),
+                "ios": oldest_ios(operation, constants),
+                "hint": "; ".join(reason for reason, _ in hints(operation, constants, program)),
+                "remedy": "; ".join(remedy for _, remedy in hints(operation, constants, program)),
             }
         )
     return pd.DataFrame(rows)
@@ -119,17 +124,47 @@ def byte_size(declared: Type) -> int:
     return size(declared) and size(declared) * mil.TORCH_TYPES[declared.dtype].itemsize
 
 
-def hints(operation: Operation, constants: dict[str, tuple[str, Constant]]) -> list[str]:
-    """What is said to keep an operation off the Neural Engine."""
+def oldest_ios(operation: Operation, constants: dict[str, tuple[str, Constant]]) -> str:
+    """The oldest iOS whose Core ML has the operation and the compression of its weights, as
+    coremltools registers them; no package of this kind runs before iOS 15."""
+    coremltools()
+    from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
+
+    kinds = [operation.type, *(c.compression for _, c in constants.values() if c.compression)]
+    first = [min(int(target.name[3:]) for target in SSAOpRegistry.core_ops[k]) for k in kinds]
+    return f"iOS{max(15, *first)}"
+
+
+def hints(
+    operation: Operation, constants: dict[str, tuple[str, Constant]], program: Program | None = None
+) -> list[tuple[str, str]]:
+    """What is said to keep an operation off the Neural Engine, each with what to change."""
     declared = next(iter(operation.outputs.values()))
     reasons = []
     if declared.dtype == "float32":
-        reasons.append(f"float32 ({APPLE})")
+        reasons.append((f"float32 ({APPLE})", "export with precision='float16'"))
     if declared.shape and len(declared.shape) > 5:
-        reasons.append(f"rank above 5 ({APPLE})")
+        reasons.append((f"rank above 5 ({APPLE})", "reshape to fewer sides"))
+    if operation.type in ("gather", "gather_along_axis"):
+        reasons.append((f"gather ({HOLLANCE})", "two slices and a concatenation (models.roll)"))
     if operation.type == "conv":
         width = constants["weight"][1].tensor.shape[-1]
         if width > WIDEST_A13:
             limit = f"over {WIDEST_A13} on A13 and M1, over {WIDEST_A14} from A14: {ANE_GUIDE}"
-            reasons.append(f"kernel {width} wide ({limit}; large kernels: {APPLE})")
+            reasons.append(
+                (
+                    f"kernel {width} wide ({limit}; large kernels: {APPLE})",
+                    f"train with kernels up to {WIDEST_A13}; else expect the GPU",
+                )
+            )
+        dilations = (
+            mil.constant(program, operation.inputs.get("dilations", "")) if program else None
+        )
+        if dilations and max(dilations.tensor.flatten().tolist()) > 1:
+            reasons.append(
+                (
+                    f"dilated ({HOLLANCE}: not supported; {ANE_GUIDE}: native)",
+                    "look at the device's plan; if it falls back, train RapidNet with dilation 1",
+                )
+            )
     return reasons

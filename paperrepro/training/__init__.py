@@ -1,10 +1,10 @@
 """Training: the papers' recipes, and one loop for a laptop and a cluster."""
 
+from ..signals import Interrupted
 from .curves import draw_curves, read_log
 from .evaluation import evaluate
 from .place import Machine
 from .recipe import Recipe, find_recipe, list_recipes, override
-from .signals import Interrupted
 from .task import Classification, Task
 from .trainer import Diverged, Trainer, fit, train
 

@@ -23,13 +23,13 @@ from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
 from ..datasets import Data, LabelledImages, load_data
+from ..signals import hear_signals, stopping, unheard
 from ..weights import load_model, save_model
 from .answers import Answers, Array, answers_of
 from .evaluation import evaluate
 from .place import Machine
 from .preparation import transform_for_validation
 from .recipe import Recipe, changes
-from .signals import hear_signals, stopping, unheard
 from .studies import EXPERIMENTS, TEACHER, Experiment
 from .trainer import train
 

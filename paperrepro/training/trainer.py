@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from ..datasets import Data, mix_seed
 from ..files import locked, write_atomically
+from ..signals import Stop, stopping
 from .checkpoint import (
     BEST,
     LAST,
@@ -45,7 +46,6 @@ from .place import Consensus, Machine, Place, backends, mixed_precision, process
 from .recipe import Recipe
 from .resuming import check_same
 from .schedules import learning_rate, weight_decay
-from .signals import Stop, stopping
 from .task import Classification, Task
 
 
@@ -183,7 +183,7 @@ class Trainer:
             place.device.type, enabled=self.precision == torch.float16
         )
         # The images
-        self.order = Order(images, recipe, place)
+        self.order = Order(task.train, recipe, place)
         self.loader = make_loader(
             task.train,
             self.local_batch,

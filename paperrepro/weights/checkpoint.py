@@ -216,6 +216,11 @@ def unwrap(content: object, path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(content, dict) or not content:
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a state_dict of tensors")
+    if isinstance(content.get("recipe"), dict | str) and "epoch" in content:
+        raise WeightsError(
+            f"{path} is a checkpoint of a training, which --resume goes on with; its weights stand "
+            "in model.safetensors beside it when the training ends"
+        )
     strays = [
         str(key)
         for key, value in content.items()

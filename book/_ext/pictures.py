@@ -1,0 +1,80 @@
+"""Directives for what the library draws: ```{moving} pconv``` and ```{drawing} replknet_31b```.
+
+The scripts of figures, in notebooks' outputs too, become files of the site: one for all pages, which
+a content security policy can allow without a word inside the page.
+"""
+
+import re
+from pathlib import Path
+
+from docutils import nodes
+from docutils.parsers.rst import Directive, directives
+
+from paperrepro import draw, figures
+from paperrepro.claims.reproduce import network
+from paperrepro.figures import FIGURES
+
+SCRIPT = re.compile(
+    r'<script data-figure-script="(\w+)">((?:(?!</script>).)*)</script>', re.S
+)
+
+
+class Moving(Directive):
+    """A figure that moves, by its name."""
+
+    required_arguments = 1
+
+    def run(self):
+        try:
+            return [nodes.raw("", figures.html(self.arguments[0]), format="html")]
+        except ValueError as error:
+            raise self.error(str(error)) from error
+
+
+class Drawing(Directive):
+    """A network or, with `:block:`, a part of it; with `:fused:` beside its other form."""
+
+    required_arguments = 1
+    option_spec = {"block": directives.unchanged, "fused": directives.flag}
+
+    def run(self):
+        name, block = self.arguments[0], self.options.get("block")
+        try:
+            picture = draw(
+                network(name),
+                block=block,
+                fused="fused" in self.options,
+                title=f"{name}, {block}" if block else name,
+            )
+        except ValueError as error:
+            raise self.error(str(error)) from error
+        return [nodes.raw("", picture.html(), format="html")]
+
+
+def scripts_as_files(app, pagename, templatename, context, doctree):
+    def reference(match):
+        name, text = match.groups()
+        if name not in FIGURES or text != figures.script(name):
+            return match[0]  # as an older release made it
+        return f'<script src="{context["pathto"](f"_static/figures/{name}.js", 1)}"></script>'
+
+    context["body"] = SCRIPT.sub(reference, context.get("body", ""))
+
+
+def write_scripts(app, error):
+    if error is None and app.builder.format == "html":
+        folder = Path(app.outdir) / "_static" / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in FIGURES:
+            (folder / f"{name}.js").write_text(
+                figures.script(name), encoding="utf-8"
+            )
+
+
+def setup(app):
+    app.add_directive("moving", Moving)
+    app.add_directive("drawing", Drawing)
+    app.connect("html-page-context", scripts_as_files)
+    before_they_are_joined = 400
+    app.connect("build-finished", write_scripts, priority=before_they_are_joined)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
