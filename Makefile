@@ -58,7 +58,7 @@ links: $(READY)  ## Visit every link of the book (needs the network)
 
 constraints:  ## Resolve the newest versions that fit and write constraints.txt
 	$(PYTHON) -m venv --clear build/constraints
-	build/constraints/bin/pip install ".[$(EXTRAS),train,coreai]"
+	build/constraints/bin/pip install ".[$(EXTRAS),train,coreai,shards]"
 	{ echo "# Exact versions, resolved together; used by the Makefile and CI, not by the package itself."; \
 	  echo "# Written by 'make constraints'."; \
 	  build/constraints/bin/pip freeze --all --exclude pip --exclude paperrepro; } > constraints.txt

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 DataOption = Annotated[
     str,
     typer.Option(
-        help="shapes, digits, cifar10, fashion-mnist, or a folder of images.", metavar="NAME|FOLDER"
+        help="shapes, digits, cifar10, fashion-mnist, a folder of images, or what `paperrepro "
+        "data pack` wrote, in a folder or at an address.",
+        metavar="NAME|FOLDER",
     ),
 ]
 RootOption = Annotated[

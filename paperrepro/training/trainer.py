@@ -183,7 +183,7 @@ class Trainer:
             place.device.type, enabled=self.precision == torch.float16
         )
         # The images
-        self.order = Order(images, recipe, place)
+        self.order = Order(task.train, recipe, place)
         self.loader = make_loader(
             task.train,
             self.local_batch,
