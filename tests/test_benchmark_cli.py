@@ -11,7 +11,17 @@ from paperrepro.results import load_result
 
 COMMANDS = (
     *("depthwise", "operators", "blocks", "models", "correlation", "runtimes"),
-    *("erf", "shape-bias", "loading", "trainer"),
+    *(
+        "erf",
+        "shape-bias",
+        "trainer",
+    ),
+    *(
+        "executorch",
+        "quantization",
+        "deployment",
+        "loading",
+    ),
 )
 
 

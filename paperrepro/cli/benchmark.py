@@ -162,6 +162,19 @@ def correlation(
 
 
 @app.command()
+def peers(
+    context: typer.Context, out: OutOption = RESULTS, format: FormatOption = Format.table
+) -> None:
+    """Count the quoted peers that timm or torchvision has, and compare the papers' tables.
+
+    Parameters and multiply-adds, as trained and as run. Nothing is timed.
+    """
+    from ..benchmark import peers
+
+    report(context, {"peers": peers.run}, out, format)
+
+
+@app.command()
 def runtimes(
     context: typer.Context,
     names: Annotated[
