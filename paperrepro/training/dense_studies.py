@@ -16,8 +16,9 @@ alone, and are stored beside the result. In `scenes` four other families answer 
   What counts: mIoU over 11 classes of one confusion matrix, the network of the last epoch. First
   comparison: K = 31 less K = 3. Beside it: K = 7, K = 13, and IoU by class.
 
-n. Five seeds of each variant, seed by seed through all variants, so that an interruption leaves
-whole seeds; never fewer than three are compared, and none is left out.
+n. Five seeds of each variant; the two variants of the first comparison run before the others, seed
+by seed, so that an interruption leaves whole pairs; never fewer than three are compared, and none
+is left out.
 
 Test. Student's t of the differences paired by seed; an interval of 95 %; the first comparison of
 each experiment decides, the others are shown with their intervals and not called.
