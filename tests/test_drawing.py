@@ -285,6 +285,6 @@ def test_a_file_names_no_other_file():
 
 
 def test_a_caption_stands_below_the_drawing_and_is_escaped():
-    drawing = draw(nn.Conv2d(3, 8, 3), caption="Look at <this>")
+    drawing = paperrepro.draw(nn.Conv2d(3, 8, 3), caption="Look at <this>")
     assert drawing.html().endswith("Look at &lt;this&gt;</figcaption></figure>")
-    assert "figcaption" not in draw(nn.Conv2d(3, 8, 3)).html()
+    assert "figcaption" not in paperrepro.draw(nn.Conv2d(3, 8, 3)).html()
