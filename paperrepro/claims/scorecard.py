@@ -152,7 +152,7 @@ def headline_row(
     elif row["by"]:
         claims = [of_claim[name] for name in row["claims"]]
         theirs = ", ".join(with_unit(one, "paper_value") for one in claims[:2])
-        ours = ", ".join(with_unit(one, "ours") for one in claims[:2]) or "–"
+        ours = ", ".join(filter(None, (with_unit(one, "ours") for one in claims[:2]))) or "–"
         if len(claims) > 2:
             same = sum(one["verdict"] == "agrees" for one in claims)
             theirs, ours = f"{len(claims)} counts", f"{same} of them equal"
@@ -184,7 +184,7 @@ def ladder_table() -> str:
 
 
 def reason_table(why: str, rows: "pd.DataFrame") -> str:
-    """Rows of `all_claims` whose counts are not the paper's for one reason, the reason above them."""
+    """Rows of `all_claims` whose counts differ for one reason, which stands above them."""
     lines = "".join(
         f"<tr><td>{TITLES[row['paper']]}, {escape(row['item'])}</td>"
         f"<td>{escape(row['subject'])}: {escape(row['quantity'])}</td>"
