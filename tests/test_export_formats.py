@@ -119,11 +119,11 @@ def test_a_map_of_classes_from_a_grey_picture(tmp_path):
     golden = safetensors.torch.load_file(report.golden)
     assert golden["image"].shape == (1, 1, 16, 16) and golden["logits"].shape == (1, 3, 16, 16)
     grey = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8)
-    found = verify_coreml(path, model, grey)
+    found = verify_coreml(path, model, grey, normalize=((0.5,), (0.25,)))
     assert found.float32_error <= 1e-5 and 0.9 < found.agreement <= 1
     other = Segmenter()
     with pytest.raises(VerificationError, match=" of conv"):
-        verify_coreml(path, other, grey)
+        verify_coreml(path, other, grey, normalize=((0.5,), (0.25,)))
     assert export_coreml(model, path, size=16, overwrite=True).error < 0.01, "ImageNet's mean"
 
 

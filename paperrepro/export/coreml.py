@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from ..models import Backbone, family_of
 from ..reparam import reparameterize
+from ..results import need_finite
 from . import mil
 from .network import (
     Normalization,
@@ -33,6 +34,7 @@ from .network import (
     WithNormalization,
     channels_of,
     check_finite,
+    check_folding,
     check_labels,
     check_path,
     first_line,
@@ -115,7 +117,11 @@ class Settings(Preparation):
         try:
             settings = json.loads(program.metadata["paperrepro.settings"])
             listed = {k: tuple(v) for k, v in settings.items() if isinstance(v, list)}
-            return cls(**(settings | listed))
+            made = cls(**(settings | listed))
+            if not (type(made.size) is type(made.channels) is int and type(made.image) is bool):
+                raise TypeError("size and channels are numbers, image is true or false")
+            check_arguments(made.size, made.precision, made.target, made.compress)
+            return made
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{program.path} does not say how it was made, because export_coreml did not make "
@@ -202,8 +208,10 @@ def export_coreml(
     mean, std = normalization(model, normalize)
     channels = channels_of(model)
     preparation = Preparation(size, mean, std)
+    need_finite(model.state_dict().items())
     network = reparameterize(model).cpu().float()
     drawn = golden_image(size, channels)
+    check_folding(model, preparation, drawn)
     outputs = reference(network, preparation, drawn)
     check_labels(labels, outputs)
     settings = Settings(

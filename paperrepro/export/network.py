@@ -6,6 +6,7 @@ a network that returns several maps, `map1`, `map2`, ... Beside it stands
 `NAME.golden.safetensors`, an image and PyTorch's outputs, with which any device can be compared.
 """
 
+import copy
 import json
 import math
 import shutil
@@ -22,7 +23,9 @@ from torch import Tensor, nn
 from ..datasets import Shapes
 from ..models import IMAGENET
 from ..models.layers import LayerScale
+from ..reparam import reparameterize
 
+FOLDING_LIMIT = 1e-6  # of the outputs' norm, in float64
 Normalization = tuple[Sequence[float], Sequence[float]]
 Outputs = dict[str, Tensor]
 
@@ -109,6 +112,23 @@ def reference(network: nn.Module, preparation: Preparation, images: Tensor) -> O
                 "other weights, or calibrate a fresh network (paperrepro.export.calibrate)"
             )
     return outputs
+
+
+def check_folding(model: nn.Module, preparation: Preparation, images: Tensor) -> None:
+    """Compares a network with its re-parameterized form, both in float64.
+
+    Raises:
+        ValueError: they differ by more than rounding.
+    """
+    whole = copy.deepcopy(model).cpu().double().eval()
+    expected = reference(whole, preparation, images.double())
+    found = reference(reparameterize(whole), preparation, images.double())
+    error = relative_error(found, expected)
+    if not error <= FOLDING_LIMIT:
+        raise ValueError(
+            f"the re-parameterized network differs from the network by {error:.2g} of its output's "
+            "norm; paperrepro.reparam.explain(model) lists what was folded"
+        )
 
 
 def prepared(images: Tensor, normalized: WithNormalization) -> Tensor:

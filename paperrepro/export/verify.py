@@ -16,22 +16,33 @@ a BatchNorm with another last bit.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..reparam import reparameterize
+from ..results import need_finite
 from . import mil
 from .coreml import Settings, convert, labels_of, outputs_of, save
 from .mil import Constant, Program
-from .network import Outputs, reference, relative_error
+from .network import (
+    Normalization,
+    Outputs,
+    check_folding,
+    normalization,
+    reference,
+    relative_error,
+)
 from .package import Bound, Operation, bounds_of, need_tensor
 from .watch import VerificationError, Watch
 
 FLOAT32_LIMIT = 1e-5
+WORST = 1.0  # relative error of the outputs; outputs of 0 have it
+SHORT = {"fp16": "float16", "fp32": "float32"}
 SMALLEST_HALF = 2.0**-24
 HALF_STEP = 2.0**-10  # the distance of neighbouring float16 numbers over the smaller one, at most
 
@@ -68,7 +79,12 @@ class VerificationReport:
 
 
 def verify_coreml(
-    package: str | os.PathLike, model: nn.Module, images: Tensor
+    package: str | os.PathLike,
+    model: nn.Module,
+    images: Tensor,
+    *,
+    labels: Sequence[str] | None = None,
+    normalize: bool | Normalization = True,
 ) -> VerificationReport:
     """Execute a package on images, and compare file and results with the network's.
 
@@ -76,6 +92,8 @@ def verify_coreml(
         package: a folder that `export_coreml` wrote.
         model: the network it was made of, in any mode, re-parameterized or not.
         images: uint8, shape `(N, C, H, W)`, of the package's size and channels.
+        labels: the names of the classes; `model.classes` when None.
+        normalize: as `export_coreml` was told.
 
     Raises:
         VerificationError: the package is not the network, or leaves the range of float16.
@@ -90,11 +108,18 @@ def verify_coreml(
             f"{package} takes uint8 images of shape (N, {', '.join(map(str, shape))}), not "
             f"{images.dtype} of {tuple(images.shape)}"
         )
+    need_finite(model.state_dict().items())
+    names = list(labels or getattr(model, "classes", None) or []) or None
+    check_said(program, settings, names, normalization(model, normalize))
+    check_folding(model, settings, images[:1])
     network = reparameterize(model).cpu().float()
     expected = reference(network, settings, images)
     with tempfile.TemporaryDirectory() as folder:
         twin = load_twin(program, network, settings, Path(folder))
-        operations, constants = compare_programs(program, twin)
+        operations, constants = compare_programs(program, twin, settings.precision)
+        check_description(program, twin)
+        if any(constant.compression for constant in program.constants.values()):
+            check_compressed(program, load_anew(program, network, settings, Path(folder)))
         float32_error = relative_error(outputs_of(twin, images, "float32"), expected)
     if not float32_error <= FLOAT32_LIMIT:
         raise VerificationError(
@@ -103,6 +128,10 @@ def verify_coreml(
         )
     watch = Watch(program.path, settings.precision)
     outputs = outputs_of(program, images, settings.precision, watch)
+    if not relative_error(outputs, expected) < WORST:
+        raise VerificationError(
+            f"{package}: its outputs have nothing in common with the network's; compress it less"
+        )
     agreement, margin = answers(outputs, expected)
     deviation = max((outputs[name] - expected[name]).abs().max().item() for name in expected)
     return VerificationReport(
@@ -131,6 +160,68 @@ def answers(outputs: Outputs, expected: Outputs) -> tuple[float | None, float | 
     return same.double().mean().item(), (best[:, 0] - best[:, 1]).min().item()
 
 
+def check_said(
+    program: Program,
+    settings: Settings,
+    labels: list[str] | None,
+    wanted: tuple[tuple[float, ...], tuple[float, ...]],
+) -> None:
+    """Whether the package prepares images and names classes as the caller says."""
+    if (settings.mean, settings.std) != wanted:
+        raise VerificationError(
+            f"{program.path} normalises by {settings.mean} and {settings.std}, and the network "
+            f"takes {wanted[0]} and {wanted[1]}; export it again, or give normalize= as then"
+        )
+    found = labels_of(program)
+    if found is not None and labels is None:
+        raise ValueError(f"{program.path} names its classes: give labels=, to compare them with")
+    if found is not None and found != labels:
+        pairs = zip_longest(found, labels or [])
+        first = next(i for i, (ours, theirs) in enumerate(pairs) if ours != theirs)
+        raise VerificationError(
+            f"{program.path} has other labels than the caller: they differ from the {first}th on"
+        )
+
+
+def check_description(program: Program, twin: Program) -> None:
+    """Whether an application is told the same as of the twin."""
+    pairs = zip_longest(program.description.split("\n"), twin.description.split("\n"))
+    for ours, theirs in pairs:
+        if ours != theirs:
+            raise VerificationError(
+                f"{program.path} describes itself by {(ours or '').strip()!r}, and the network "
+                f"needs {(theirs or '').strip()!r}"
+            )
+    if (program.opset, program.inputs) != (twin.opset, twin.inputs):
+        raise VerificationError(
+            f"{program.path} is for {program.opset} and takes {program.inputs}, and the network's "
+            f"is for {twin.opset} and takes {twin.inputs}"
+        )
+
+
+def check_compressed(program: Program, anew: Program) -> None:
+    """Whether each constant has the numbers that the network's own compression gives."""
+    for name, ours in program.constants.items():
+        theirs = anew.constants.get(name)
+        if theirs is None or ours.compression != theirs.compression or not same(ours, theirs):
+            raise VerificationError(
+                f"{program.path}: {name} is not what {ours.compression or 'the network'} gives now"
+            )
+
+
+def same(ours: Constant, theirs: Constant) -> bool:
+    if isinstance(ours.value, Tensor) and isinstance(theirs.value, Tensor):
+        return torch.equal(ours.value, theirs.value)
+    return not isinstance(ours.value, Tensor) and ours.value == theirs.value
+
+
+def load_anew(program: Program, network: nn.Module, settings: Settings, folder: Path) -> Program:
+    """The network converted and compressed as the package was."""
+    converted, _ = convert(network, settings, labels_of(program))
+    save(converted, folder / "anew.mlpackage")
+    return mil.load(folder / "anew.mlpackage")
+
+
 def load_twin(program: Program, network: nn.Module, settings: Settings, folder: Path) -> Program:
     """The network converted as the package was, but in float32 and without compression."""
     plain = replace(settings, precision="float32", compress=None)
@@ -139,7 +230,7 @@ def load_twin(program: Program, network: nn.Module, settings: Settings, folder: 
     return mil.load(folder / "twin.mlpackage")
 
 
-def compare_programs(program: Program, twin: Program) -> tuple[int, int]:
+def compare_programs(program: Program, twin: Program, precision: str) -> tuple[int, int]:
     """Walk through two programs from their outputs to their inputs, casts of floats left out.
 
     Returns:
@@ -169,7 +260,9 @@ def compare_programs(program: Program, twin: Program) -> tuple[int, int]:
             continue
         assert isinstance(ours, str) and isinstance(theirs, str)  # a literal is a constant
         (operation, index), (their_operation, their_index) = makers[ours], twin_makers[theirs]
-        if outline(operation, index) != outline(their_operation, their_index):
+        if outline(operation, index) != outline(their_operation, their_index) or not is_declared(
+            operation, their_operation, "float32" if reads_input(program, operation) else precision
+        ):
             raise VerificationError(
                 f"{program.path}: {where} is {text(operation, index)}, and the network has "
                 f"{text(their_operation, their_index)}"
@@ -207,6 +300,9 @@ def source(program: Program, makers: dict[str, tuple[Operation, int]], bound: Bo
         types = program.inputs | (makers[before][0].outputs if before in makers else {})
         if not {cast.outputs[bound].dtype, types[before].dtype} <= {"float16", "float32"}:
             break
+        named = mil.constant(program, cast.inputs["dtype"])
+        if named is None or SHORT.get(str(named.value)) != cast.outputs[bound].dtype:
+            raise VerificationError(f"{program.path}: {bound!r} is cast to what it does not say")
         bound = before
     return bound
 
@@ -218,6 +314,19 @@ def outline(operation: Operation, index: int) -> tuple[object, ...]:
     }
     shapes = [declared.shape for declared in operation.outputs.values()]
     return index, operation.type, parameters, shapes
+
+
+def reads_input(program: Program, operation: Operation) -> bool:
+    """Whether the operation prepares the image, which comes in float32."""
+    return any(name in program.inputs for name in mil.operands(operation))
+
+
+def is_declared(ours: Operation, theirs: Operation, precision: str) -> bool:
+    """Whether results are declared with the twin's types, its float32 as the precision."""
+    return all(
+        our.dtype == (precision if their.dtype == "float32" else their.dtype)
+        for our, their in zip(ours.outputs.values(), theirs.outputs.values(), strict=True)
+    )
 
 
 def text(operation: Operation, index: int) -> str:
