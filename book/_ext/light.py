@@ -38,8 +38,9 @@ def light(page, path, root):
 
 
 def join(page, pattern, path, root, tag, late=False):
-    """The page with the files of that kind as one, where the first of them stood."""
-    files, places = [], []
+    """The page with the files of that kind as one, where the last of them stood: what a script
+    takes from a line of the page stands before it. A figure's script stays beside its figure."""
+    files = []
 
     def take(match):
         name = match["file"].rpartition("/")[2]
@@ -49,17 +50,18 @@ def join(page, pattern, path, root, tag, late=False):
         if "mathjax" in match["file"]:
             return match[0] if 'class="math' in page else ""
         deferred = " defer" in match.groupdict().get("attributes", "")
-        if deferred != late or name.startswith("site-") or not file.is_file():
+        stays = name.startswith("site-") or "/figures/" in match["file"]
+        if deferred != late or stays or not file.is_file():
             return match[0]
         files.append(file.resolve())
-        places.append(match.start())
-        return "" if len(files) > 1 else "\0"
+        return "\0"
 
     page = pattern.sub(take, page)
     if not files:
         return page
     address = os.path.relpath(joined(files, root), path.parent)
-    return page.replace("\0", tag.format(address), 1)
+    before, _, after = page.rpartition("\0")
+    return before.replace("\0", "") + tag.format(address) + after
 
 
 def joined(files, root):

@@ -75,5 +75,6 @@ def setup(app):
     app.add_directive("moving", Moving)
     app.add_directive("drawing", Drawing)
     app.connect("html-page-context", scripts_as_files)
-    app.connect("build-finished", write_scripts)
+    before_they_are_joined = 400
+    app.connect("build-finished", write_scripts, priority=before_they_are_joined)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
