@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/installed.stamp
-EXTRAS := book,site,export,executorch,runtimes,test,dev
+EXTRAS := book,dense,site,export,executorch,runtimes,test,dev
 # What the library computes, and each of its optional libraries; nothing that renders the book.
 LOWEST := attribution claims cli coreml datasets export_cli models ops recipe reparam runtimes weights
 SITE := $(BIN)/jupyter-book build -W -n --keep-going --path-output build
@@ -46,7 +46,7 @@ lowest:  ## Run the fast tests at the lowest versions that pyproject.toml allows
 	$(PYTHON) -m venv --clear build/lowest
 	build/lowest/bin/pip install -q uv
 	build/lowest/bin/uv pip install -q --python build/lowest/bin/python \
-		--resolution lowest-direct -e ".[book,export,runtimes,train,test]"
+		--resolution lowest-direct -e ".[book,dense,export,runtimes,train,test]"
 	OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest -n 2 -m "not slow" \
 		$(foreach name,$(LOWEST),tests/test_$(name).py)
 
@@ -58,7 +58,7 @@ links: $(READY)  ## Visit every link of the book (needs the network)
 
 constraints:  ## Resolve the newest versions that fit and write constraints.txt
 	$(PYTHON) -m venv --clear build/constraints
-	build/constraints/bin/pip install ".[$(EXTRAS),train,coreai]"
+	build/constraints/bin/pip install ".[$(EXTRAS),train,coreai,shards]"
 	{ echo "# Exact versions, resolved together; used by the Makefile and CI, not by the package itself."; \
 	  echo "# Written by 'make constraints'."; \
 	  build/constraints/bin/pip freeze --all --exclude pip --exclude paperrepro; } > constraints.txt

@@ -16,16 +16,23 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 from torchvision import datasets as torchvision_datasets
 
-from .files import UnreadableImage, locked, open_image
+from .files import (
+    UnreadableImage,
+    labelled_images,
+    locked,
+    open_image,
+    read_image,
+    split_folder,
+)
+from .shards import Shards, is_shards
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -51,7 +58,6 @@ DOWNLOADS = {
     "fashion-mnist": (torchvision_datasets.FashionMNIST, "FashionMNIST"),
 }
 NAMES = ("shapes", "digits", *DOWNLOADS)
-VALIDATION_FOLDERS = ("val", "test")
 
 
 class LabelledImages(Protocol):
@@ -92,7 +98,8 @@ def load_data(
         name: "shapes" (see `Shapes`); "digits" (scikit-learn's 1,797 digits of 8 x 8 pixels);
             "cifar10" or "fashion-mnist" (torchvision's); or a folder: with `train/` and `val/` (or
             `test/`) of one folder of images per class, such as ImageNet's, or with the classes'
-            folders alone, of which every tenth image then validates.
+            folders alone, of which every tenth image then validates; or shards that
+            `paperrepro.shards.pack` wrote, in a folder or at an address (`s3://`, `https://`).
         root: where the named sets are found, and downloaded to.
         download: fetches a named set that is not there.
         size: the side of the shapes' images in pixels.
@@ -109,6 +116,8 @@ def load_data(
         return digits()
     if name in DOWNLOADS:
         return from_torchvision(name, Path(root), download)
+    if is_shards(name):
+        return from_shards(name)
     if Path(name).is_dir():
         return from_folder(Path(name))
     raise ValueError(f"unknown data {name!r}: it is neither a folder nor one of {', '.join(NAMES)}")
@@ -152,52 +161,53 @@ def from_torchvision(name: str, root: Path, download: bool) -> Data:
 
 def from_folder(folder: Path) -> Data:
     """A folder of classes, or two of them: `train/` and `val/` or `test/`."""
-    if not (folder / "train").is_dir():
-        images = Folder(folder)
-        order = range(len(images))
-        train, val = (
-            cast(LabelledImages, Subset(images, [i for i in order if (i % 10 == 0) == validates]))
-            for validates in (False, True)
-        )
-        return Data(str(folder), train, val, tuple(images.classes))
-    held_out = [folder / name for name in VALIDATION_FOLDERS if (folder / name).is_dir()]
-    if not held_out:
-        raise FileNotFoundError(f"{folder} has train/ but neither val/ nor test/ to validate on")
-    learned, tested = Folder(folder / "train"), Folder(held_out[0])
-    if learned.classes != tested.classes:
-        differ = sorted(set(learned.classes) ^ set(tested.classes))
-        raise ValueError(
-            f"{folder}/train and {held_out[0]} have different classes: {', '.join(differ[:5])}; "
-            "give both the same folders"
-        )
-    return Data(str(folder), learned, tested, tuple(learned.classes))
+    classes, train, val = split_folder(folder)
+    learned, tested = Files(folder, train), Files(folder, val, open_image)
+    return Data(str(folder), learned, tested, tuple(classes))
 
 
-class Folder(torchvision_datasets.ImageFolder):
-    """A folder of images per class, read as PIL images in RGB.
+def from_shards(place: str) -> Data:
+    """What `paperrepro.shards.pack` wrote, in a folder or at an address."""
+    train, val = Shards(place, "train"), Shards(place, "val", open_image)
+    return Data(place, train, val, tuple(train.classes))
+
+
+class Files(Dataset):
+    """Images in files: `(image, label)`.
+
+    Args:
+        root: the folder that they lie in.
+        samples: the path and the label of each.
+        read: what a file goes through. `read_image` gives uint8 tensors, which training takes as
+            they are cropped fastest; `open_image` PIL's images, whose resize the released networks
+            were evaluated with.
 
     Raises:
-        FileNotFoundError: no class, or one without images.
-        ValueError: only one class.
         UnreadableImage: on access, for a file that is damaged or cut off.
     """
 
-    def __init__(self, folder: Path) -> None:
-        try:
-            super().__init__(os.fspath(folder))
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{folder} holds no images to train on: it needs one folder of images per class "
-                f"({str(error).splitlines()[0]})"
-            ) from error
-        if len(self.classes) < 2:
-            raise ValueError(
-                f"{folder} has one class only, {self.classes[0]!r}; a classifier needs two folders"
-            )
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        samples: Sequence[tuple[str, int]],
+        read: Callable[[str], Any] = read_image,
+    ) -> None:
+        self.root, self.samples, self.read = root, samples, read
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
         path, label = self.samples[index]
-        return open_image(path), label
+        return self.read(path), label
+
+
+class Folder(Files):
+    """A folder of images per class: `Files` with `classes`, the folders' names."""
+
+    def __init__(self, folder: str | os.PathLike, read: Callable[[str], Any] = read_image) -> None:
+        self.classes, samples = labelled_images(folder)
+        super().__init__(folder, samples, read)
 
 
 class Images(Dataset):
@@ -225,6 +235,8 @@ class ShardedSampler:
         length: how many images there are.
         repeats: copies of each image, which are augmented differently.
         start: entries of this process to leave out, for an epoch that was interrupted.
+        order: gives the order of all images by a generator, as `Shards.order` does; a permutation
+            when None.
 
     Yields:
         `(epoch, index, copy)`, the key by which `Prepared` makes an image.
@@ -240,14 +252,16 @@ class ShardedSampler:
         rank: int = 0,
         world: int = 1,
         start: int = 0,
+        order: Callable[[torch.Generator], Tensor] | None = None,
     ) -> None:
         generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
-        order = torch.randperm(length, generator=generator).repeat_interleave(repeats)[:length]
+        images = order(generator) if order else torch.randperm(length, generator=generator)
+        images = images.repeat_interleave(repeats)[:length]
         copies = torch.arange(length) % repeats
         mine = slice(rank + start * world, None, world)
         self.keys = [
             (epoch, index, copy)
-            for index, copy in zip(order[mine].tolist(), copies[mine].tolist(), strict=True)
+            for index, copy in zip(images[mine].tolist(), copies[mine].tolist(), strict=True)
         ]
 
     def __len__(self) -> int:
@@ -268,6 +282,7 @@ class Prepared(Dataset):
 
     def __init__(self, images: LabelledImages, transform: Callable, seed: int = 0) -> None:
         self.images, self.transform, self.seed = images, transform, seed
+        self.order = getattr(images, "order", None)  # of shards
 
     def __len__(self) -> int:
         return len(self.images)

@@ -5,23 +5,40 @@ kill at any moment leaves the file that was there.
 """
 
 import hashlib
+import io
 import os
 import platform
 import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from PIL import Image
 
 if TYPE_CHECKING:
     import torch
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {
+    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+}
+VALIDATION_FOLDERS = ("val", "test")
+ORIENTATION = 0x0112  # of EXIF
+TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class UnreadableImage(OSError):
@@ -169,6 +186,9 @@ def sha256(path: str | os.PathLike) -> str:
 def list_images(path: str | os.PathLike) -> list[Path]:
     """The image at `path`, or every image in the folder and below, sorted by path.
 
+    Hidden folders and files (`.ipynb_checkpoints`, `._photo.jpg`), and what is no regular file (a
+    pipe would be waited for, for ever), are left out with a warning.
+
     Raises:
         FileNotFoundError: there is nothing at `path`, or no image in it.
     """
@@ -177,12 +197,99 @@ def list_images(path: str | os.PathLike) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is neither an image nor a folder of images")
-    images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    skipped: list[str] = []
+    images = sorted(Path(file) for file in walk(os.fspath(path), skipped))
+    tell_skipped(skipped)
     if not images:
         raise FileNotFoundError(
             f"{path} holds no image: none of its files ends in {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
     return images
+
+
+def walk(folder: str, skipped: list[str], above: tuple[str, ...] = ()) -> Iterator[str]:
+    """The images below a folder; what was left out is added to `skipped`."""
+    above = (*above, os.path.realpath(folder))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            is_image = os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+            if entry.is_dir():
+                if entry.name.startswith("."):
+                    skipped.append(entry.path)
+                elif os.path.realpath(entry.path) not in above:  # a link may lead back
+                    yield from walk(entry.path, skipped, above)
+            elif is_image and (
+                entry.name.startswith(".") or not (entry.is_file() or entry.is_symlink())
+            ):
+                skipped.append(entry.path)
+            elif is_image:
+                yield entry.path
+
+
+def tell_skipped(skipped: list[str]) -> None:
+    if skipped:
+        more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+        warnings.warn(
+            f"left out, as hidden or no regular file: {', '.join(sorted(skipped)[:3])}{more}",
+            stacklevel=3,
+        )
+
+
+def labelled_images(folder: str | os.PathLike) -> tuple[list[str], list[tuple[str, int]]]:
+    """The names of a folder's folders, its classes, and every image below with its class's number.
+
+    Hidden folders and files are left out with a warning.
+
+    Raises:
+        FileNotFoundError: no class, or one without images.
+        ValueError: only one class.
+    """
+    folder = os.fspath(folder)
+    folders = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    skipped = [os.path.join(folder, name) for name in folders if name.startswith(".")]
+    classes = [name for name in folders if not name.startswith(".")]
+    files = [sorted(walk(os.path.join(folder, name), skipped)) for name in classes]
+    tell_skipped(skipped)
+    empty = [name for name, held in zip(classes, files, strict=True) if not held]
+    if empty or not files:
+        reason = f"{', '.join(empty[:5])} holds none" if empty else "it has no folder"
+        raise FileNotFoundError(
+            f"{folder} holds no images to train on: it needs one folder of images per class "
+            f"({reason}; an image ends in {', '.join(sorted(IMAGE_SUFFIXES))})"
+        )
+    if len(classes) < 2:
+        raise ValueError(
+            f"{folder} has one class only, {classes[0]!r}; a classifier needs two folders"
+        )
+    return classes, [(path, label) for label, held in enumerate(files) for path in held]
+
+
+def split_folder(
+    folder: Path,
+) -> tuple[list[str], list[tuple[str, int]], list[tuple[str, int]]]:
+    """The classes, and the images to train and to validate on, as `labelled_images` gives them.
+
+    Args:
+        folder: with `train/` and `val/` or `test/`, or the classes' folders alone, of which every
+            tenth image validates.
+    """
+    if not (folder / "train").is_dir():
+        classes, samples = labelled_images(folder)
+        return classes, [s for i, s in enumerate(samples) if i % 10], samples[::10]
+    held_out = [folder / name for name in VALIDATION_FOLDERS if (folder / name).is_dir()]
+    if not held_out:
+        raise FileNotFoundError(f"{folder} has train/ but neither val/ nor test/ to validate on")
+    (classes, train), (tested, val) = (
+        labelled_images(folder / "train"),
+        labelled_images(held_out[0]),
+    )
+    if classes != tested:
+        differ = sorted(set(classes) ^ set(tested))
+        raise ValueError(
+            f"{folder}/train and {held_out[0]} have different classes: {', '.join(differ[:5])}; "
+            "give both the same folders"
+        )
+    return classes, train, val
 
 
 def evenly(paths: list[Path], count: int) -> list[Path]:
@@ -191,17 +298,105 @@ def evenly(paths: list[Path], count: int) -> list[Path]:
     return [paths[index * len(paths) // count] for index in range(count)]
 
 
-def open_image(path: str | os.PathLike) -> Image.Image:
-    """The image as PIL reads it, in RGB.
+def open_image(source: str | os.PathLike | bytes, name: str | None = None) -> Image.Image:
+    """An image of any kind in RGB, upright, eight bits a channel, read by PIL.
+
+    What is deeper is scaled: 16 bits by 65,535, floats within [0, 1] by 1, and other floats and 32
+    bits, which have no usual range, by their own smallest and largest value.
+
+    Args:
+        source: a file, or the bytes of one.
+        name: what an error calls it; the file's path when None.
 
     Raises:
-        UnreadableImage: naming the file, which is missing, damaged or no image.
+        UnreadableImage: naming the file, which is missing, damaged, no image, too large to be
+            decoded safely (PIL's limit), or no regular file.
     """
+    with decoding(source, name) as (image, _):
+        return as_rgb(image).convert("RGB")
+
+
+def read_image(source: str | os.PathLike | bytes, name: str | None = None) -> "torch.Tensor":
+    """The same pixels as `open_image` gives, as a uint8 tensor `(3, H, W)`, and faster.
+
+    A JPEG is decoded by torchcodec where it is installed. Its memory format is channels_last,
+    which torchvision's resize prefers.
+    """
+    import numpy as np
+    import torch
+
+    with decoding(source, name) as (image, file):
+        decode = jpeg_decoder()
+        if decode and image.format == "JPEG" and orientation(image) == 1:
+            file.seek(0)
+            try:
+                return decode(file.read())
+            except RuntimeError:
+                file.seek(0)  # PIL has the last word on what is damaged
+        return torch.from_numpy(np.array(as_rgb(image))).permute(2, 0, 1)
+
+
+@contextmanager
+def decoding(
+    source: str | os.PathLike | bytes, name: str | None
+) -> Iterator[tuple[Image.Image, IO[bytes]]]:
+    """The image, not decoded yet, and its file; whatever goes wrong with them is an
+    `UnreadableImage` of that name."""
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UnreadableImage(f"{path}: cannot be read as an image: {error}") from error
+        if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):
+            raise OSError("it is no regular file")
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+            with Image.open(file) as image:
+                yield image, file
+    except Exception as error:  # a decoder of a damaged file raises anything
+        name = name or ("an image" if isinstance(source, bytes) else os.fspath(source))
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImage(f"{name}: cannot be read as an image: {reason}") from error
+
+
+@cache
+def jpeg_decoder() -> "Callable[[bytes], torch.Tensor] | None":
+    """torchcodec's, where it is installed and fits this PyTorch."""
+    try:
+        from torchcodec.decoders import decode_jpeg
+    except (ImportError, OSError, RuntimeError):
+        return None
+    return cast("Callable[[bytes], torch.Tensor]", decode_jpeg)
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF's number from 1, upright, to 8; 1 where it is missing or damaged."""
+    try:
+        number = image.getexif().get(ORIENTATION, 1)
+    except Exception:
+        return 1
+    return number if number in TO_UPRIGHT else 1
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    image.load()  # PIL turns a TIFF by itself, and forgets its orientation, here
+    number = orientation(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = to_eight_bits(image)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return image.transpose(TO_UPRIGHT[number]) if number != 1 else image
+
+
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """Grey values of 16 or 32 bits, or floats, as `open_image` scales them."""
+    import numpy as np
+
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it has values that are not finite")
+    low, high = values.min(), values.max()
+    if image.mode.startswith("I;16") or image.format == "PNG":
+        low, high = 0, 65535
+    elif image.mode == "F" and 0 <= low and high <= 1:
+        low, high = 0, 1
+    scaled = (values - low) * (255 / max(high - low, 1e-300))
+    return Image.fromarray(scaled.round().astype(np.uint8))
 
 
 def pick_device(name: str | None = None) -> "torch.device":

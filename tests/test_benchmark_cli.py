@@ -11,7 +11,17 @@ from paperrepro.results import load_result
 
 COMMANDS = (
     *("depthwise", "operators", "blocks", "models", "correlation", "runtimes"),
-    *("erf", "shape-bias", "trainer"),
+    *(
+        "erf",
+        "shape-bias",
+        "trainer",
+    ),
+    *(
+        "executorch",
+        "quantization",
+        "deployment",
+        "loading",
+    ),
 )
 
 

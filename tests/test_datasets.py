@@ -1,6 +1,8 @@
 """Data, transforms and samplers: deterministic, learnable, and clear about what is wrong."""
 
+import io
 import json
+import os
 import pickle
 import urllib.error
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 
 from paperrepro import evaluation_transform
 from paperrepro.datasets import (
@@ -28,10 +30,14 @@ from paperrepro.datasets import (
     load_data,
     mix_seed,
 )
+from paperrepro.files import list_images, read_image
 from paperrepro.transforms import (
     AutoAugment,
+    Normalise,
     RandAugment,
+    RandomResizedCrop,
     mixing,
+    to_pixels,
     training_transform,
     validation_transform,
 )
@@ -42,6 +48,12 @@ HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 def picture(seed=0, width=40, height=30):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return Image.fromarray(pixels)
+
+
+def encoded(image, format="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
 
 
 def image_folder(root, classes=("cat", "dog"), count=10):
@@ -144,6 +156,8 @@ def test_a_folder_of_classes_is_split(tmp_path):
     assert (len(data.train), len(data.val)) == (18, 2)
     image, label = data.val[1]
     assert label == 1 and image.mode == "RGB"
+    image, label = data.train[0]
+    assert label == 0 and image.shape == (3, 30, 40) and image.dtype == torch.uint8
 
 
 @pytest.mark.parametrize("held_out", ["val", "test"])
@@ -210,6 +224,21 @@ def test_an_interrupted_download_says_so(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=f"fashion-mnist .*{tmp_path}.*connection reset"):
         load_data("fashion-mnist", root=tmp_path, download=True)
     assert asked
+
+
+def test_what_is_hidden_or_no_file_is_left_out_with_a_word(tmp_path):
+    root = image_folder(tmp_path / "pets", count=2)
+    (root / ".ipynb_checkpoints").mkdir()
+    (root / "cat/.ipynb_checkpoints").mkdir()
+    picture().save(root / "cat/.ipynb_checkpoints/0.png")
+    picture().save(root / "dog/._0.png")
+    os.mkfifo(root / "dog/pipe.png")
+    (root / "cat/loop").symlink_to(root / "cat")
+    with pytest.warns(UserWarning, match="ipynb_checkpoints.* and 1 more"):
+        folder = Folder(root)
+    assert folder.classes == ["cat", "dog"] and len(folder) == 4
+    with pytest.warns(UserWarning, match="pipe.png"):
+        assert len(list_images(root / "dog")) == 2
 
 
 # Order
@@ -287,6 +316,38 @@ def test_a_cut_off_image_is_named_and_replaced(tmp_path):
 
 
 # Transforms
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_a_crop_of_a_tensor_is_torchvisions(mode):
+    """The same pixels as torchvision's crop of the tensor; two grey levels from that of PIL."""
+    smooth = picture(width=20, height=15).resize((300, 220), Image.Resampling.BICUBIC)
+    tensor = v2.functional.pil_to_tensor(smooth)
+    theirs = v2.RandomResizedCrop(96, interpolation=InterpolationMode(mode))
+    ours = RandomResizedCrop(96, interpolation=InterpolationMode(mode))
+    for seed in range(10):
+        crops = []
+        for crop, image in ((theirs, smooth), (theirs, tensor), (ours, tensor)):
+            torch.manual_seed(seed)
+            crops.append(to_pixels(crop(image)).int())
+        assert torch.equal(crops[1], crops[2])
+        assert (crops[0] - crops[2]).abs().max() <= 2
+
+
+def test_pixels_are_normalised_later_to_the_same():
+    image = read_image(encoded(picture(width=64, height=64)))
+    settings = {"rand_augment": 9, "auto_augment": 1.0} | HALF
+    pixels, normalised = (
+        Prepared(Images(image[None], torch.zeros(1)), training_transform(32, pixels=p, **settings))
+        for p in (True, False)
+    )
+    normalise = Normalise(**HALF)
+    for copy in range(5):
+        later, now = pixels[(0, 0, copy)][0], normalised[(0, 0, copy)][0]
+        assert later.dtype == torch.uint8
+        theirs = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(**HALF)])
+        assert torch.equal(normalise(later), theirs(later))
+        assert torch.equal(normalise(later), now) and normalise(now) is now
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])

@@ -64,6 +64,28 @@ SAME = {
 }
 
 
+# Detection and segmentation: the released configurations of each paper.
+DOWNSTREAM = {
+    ("fasternet_s", "mask_rcnn"): 0.15,
+    ("fasternet_m", "mask_rcnn"): 0.2,
+    ("fasternet_l", "mask_rcnn"): 0.3,
+    ("replknet_31b", "upernet"): 0.5,
+    ("replknet_31b", "upernet-cityscapes"): 0.5,
+    ("replknet_31b", "fcos"): 0.5,
+    ("replknet_31b", "cascade_mask_rcnn"): 0.6,
+    ("replknet_31l", "upernet"): 0.3,
+    ("replknet_31l", "cascade_mask_rcnn"): 0.7,
+    ("replknet_xl", "upernet"): 0.5,
+    ("replknet_xl", "cascade_mask_rcnn"): 0.5,
+}
+# Nominally 0.1, which these families do not reach.
+NOMINAL = {
+    (f"{family}_{size}", "mask_rcnn")
+    for family in ("mobilevigv2", "rapidnet")
+    for size in ("m", "b")
+}
+
+
 def drop_rates(name: str, **config) -> list[float]:
     with torch.device("meta"):
         model = build_model(name, **config)
@@ -102,11 +124,20 @@ def test_recipes_have_the_published_rates(name):
             rate = RECIPES.get(key, RISING[name][1])
             assert recipe.config == {"drop_path_rate": rate}, key
             assert max(rates) == pytest.approx(rate), key
+        elif key in DOWNSTREAM:
+            assert recipe.config == {"drop_path_rate": DOWNSTREAM[key]}, key
+            assert max(rates) == pytest.approx(DOWNSTREAM[key]), key
+        elif key in NOMINAL:
+            assert recipe.config == {"drop_path_rate": 0.1}, key
+            assert rates == drop_rates(name), key
+        elif key == ("mobileone_s4", "deeplabv3"):
+            assert recipe.config == {"se_blocks": [0, 0, 0, 0]}, key
+            assert rates == [], key
         else:
             assert recipe.config == {}, key
             assert rates == drop_rates(name), key
 
 
 def test_listed_recipes_exist():
-    for name, recipe in {*RECIPES, *SAME}:
+    for name, recipe in {*RECIPES, *SAME, *DOWNSTREAM, *NOMINAL}:
         assert find_recipe(name, recipe).model == name

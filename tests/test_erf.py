@@ -430,7 +430,7 @@ def test_a_ratio_that_does_not_exist(tmp_path, monkeypatch):
         (("resnet",), "'resnet'"),
         (("fasternet_t0", "--rule", "mine"), "'mine'"),
         (("fasternet_t0", "--stage", "9"), "stage 9"),
-        (("fasternet_t0", "--size", "16"), "too small"),
+        (("fasternet_t0", "--size", "16"), "32"),
         (("fasternet_t0", "--images", "absent"), "absent"),
         (("fasternet_t0", "--out", "map.jpg"), ".png"),
     ],
@@ -479,3 +479,32 @@ def test_a_real_deep_network_sees_further_than_a_shallow_one():
     near, far = (real_map(name, 224) for name in ("squeezenet1_1", "mobilenet_v2"))
     assert centre_share(near) > 0.7 > 0.5 > centre_share(far)
     assert area_ratios(near)[0.5] < 0.5 * area_ratios(far)[0.5]
+
+
+# Taps that no training used.
+
+
+def test_taps_met_by_hand():
+    """K = 7 on 3 pixels: the taps up to 2 from the centre; a 3 x 3 kernel with stride 2: all."""
+    assert erf.taps_met(3, 3, 7, 1, 3, 1).tolist() == [False, *[True] * 5, False]
+    assert erf.taps_met(3, 3, 3, 1, 3, 3).tolist() == [False, True, False]
+    assert erf.taps_met(8, 4, 3, 2, 1, 1).all()
+
+
+def test_without_untrained_taps_the_network_answers_the_same_where_it_was_trained():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 3, 13, padding=6, groups=3)
+    net = nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1), conv, nn.AdaptiveAvgPool2d(1))
+    kept = erf.only_trained_taps(net, 8)
+    image, larger = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(kept(image), net(image), rtol=0, atol=0)
+    assert not torch.allclose(kept(larger), net(larger))
+    assert (kept[1].weight != 0).sum() == 3 * 7 * 7 and (conv.weight != 0).all()
+
+
+def test_they_get_no_gradient():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(2, 2, 9, padding=4, groups=2)
+    conv(torch.randn(1, 2, 3, 3)).square().sum().backward()
+    met = erf.taps_met(3, 3, 9, 1, 4, 1)
+    assert torch.equal(conv.weight.grad[0, 0] != 0, met[:, None] & met)

@@ -141,7 +141,7 @@ def test_the_command(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "onnx, opset 18" in result.stdout and (tmp_path / "fasternet_t0.onnx").is_file()
     refused = run("export", *common, "--format", "onnx", "--target", "iOS18")
-    assert refused.exit_code == 1 and "--target is for Core ML" in refused.stderr
+    assert refused.exit_code == 2 and "--target is for Core ML" in refused.stderr
 
 
 @pytest.mark.parametrize(

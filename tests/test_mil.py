@@ -279,8 +279,33 @@ def test_logic_and_selection():
     assert chosen.tolist() == [1, 0, 0]
 
 
+def test_upsampling():
+    x = torch.tensor([[[[0.0, 2.0], [4.0, 6.0]]]])
+    twice = {"x": x, "scale_factor_height": 2, "scale_factor_width": 2}
+    nearest = mil.evaluate("upsample_nearest_neighbor", twice)
+    assert nearest[0, 0].tolist() == [[0, 0, 2, 2]] * 2 + [[4, 4, 6, 6]] * 2
+    corners = mil.evaluate("upsample_bilinear", twice | {"align_corners": True})
+    torch.testing.assert_close(corners[0, 0, 0], torch.tensor([0, 2 / 3, 4 / 3, 2]))
+    centers = mil.evaluate("upsample_bilinear", twice | {"align_corners": False})
+    assert centers[0, 0, 0].tolist() == [0, 0.5, 1.5, 2]
+
+
+def test_quantization_there_and_back():
+    x = torch.tensor([[-300.0, -1.0, 0.26, 0.74], [-1.0, 0.0, 1.0, 300.0]])
+    by_row = {"scale": torch.tensor([0.5, 0.25]), "axis": torch.tensor(0)}
+    whole = mil.evaluate("quantize", {"input": x, "output_dtype": "int8"} | by_row)
+    assert whole.tolist() == [[-128, -2, 1, 1], [-4, 0, 4, 127]]
+    back = mil.evaluate("dequantize", {"input": whole} | by_row)
+    assert back.tolist() == [[-64, -1, 0.5, 0.5], [-1, 0, 1, 31.75]]
+    shifted = {"scale": torch.tensor(0.5), "zero_point": torch.tensor(100)}
+    positive = mil.evaluate("quantize", {"input": x, "output_dtype": "uint8"} | shifted)
+    assert positive.tolist() == [[0, 98, 101, 101], [98, 100, 102, 255]]
+    assert mil.evaluate("dequantize", {"input": positive} | shifted)[1, 1] == 0
+
+
 def test_every_operation_of_the_table_is_tested():
     tested = {case[0] for case in CASES} | {"logical_and", "logical_or", "logical_not", "select"}
+    tested |= {"upsample_nearest_neighbor", "upsample_bilinear", "quantize", "dequantize"}
     elsewhere = {"classify", *(name for name in mil.OPERATIONS if name.startswith("constexpr_"))}
     assert mil.OPERATIONS.keys() == tested | elsewhere
 

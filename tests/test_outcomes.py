@@ -1,13 +1,17 @@
 """What became of the claims: every verdict follows from its stored result and nothing else."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from paperrepro.claims import LADDER, load_claims
+from paperrepro.claims import LADDER, PAPERS, load_claims
 from paperrepro.claims.ablations import COMPARED, differences
 from paperrepro.claims.compare import compare, compare_accuracies
+from paperrepro.claims.headlines import FROM_WORST, headlines
 from paperrepro.claims.outcomes import (
     COLUMNS,
     RULES,
@@ -17,6 +21,7 @@ from paperrepro.claims.outcomes import (
     update_outcomes,
     verdicts,
 )
+from paperrepro.claims.third_party import HOW, third_party
 from paperrepro.cli import app
 from paperrepro.results import load_result
 from paperrepro.training.studies import EXPERIMENTS
@@ -126,3 +131,44 @@ def test_the_command():
     assert "latency on a CPU and flops" in shown.stdout and "ReLU against" not in shown.stdout
     wrong = run(app, ["outcomes", "--verdict", "agrees"])
     assert wrong.exit_code == 2 and "opposite here" in wrong.stderr
+
+
+def test_headlines_rest_on_what_there_is():
+    table = headlines().set_index("id")
+    assert table.index.is_unique and set(table["paper"]) == set(PAPERS)
+    assert 25 <= len(table) <= 30 and set(table["verdict"]) <= set(LADDER)
+    tests, book = Path(__file__).parent, Path(__file__).parents[1] / "book"
+    for row in table.itertuples():
+        assert row.outcomes or row.claims or row.proof
+        chapter, _, section = row.section.partition("#")
+        text = (book / f"{chapter}.ipynb").read_text(encoding="utf-8")
+        titles = re.findall(r'"#+ (.*?)(?:\\n)?"', text)
+        assert not section or section in {slug(title) for title in titles}
+        if row.proof:
+            file, _, name = row.proof.partition("::")
+            assert f"def {name}(" in (tests / file).read_text(encoding="utf-8")
+
+
+def slug(title):
+    """As the book makes a section's address of its title."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def test_of_several_answers_the_least_favourable_counts():
+    assert set(FROM_WORST) == set(LADDER) - {"quoted"}
+    of = load_outcomes().set_index("id")["verdict"]
+    table = headlines().set_index("id")
+    pair = [
+        "mobilenetv2-kernels-13x13-3x3-against-13x13",
+        "mobilenetv2-kernels-9x9-3x3-against-9x9",
+    ]
+    assert table.loc["replknet-reparam", "verdict"] == min(of[pair], key=FROM_WORST.index)
+    assert table.loc["mobileone-same-function", "verdict"] == "proved"
+
+
+def test_others_found_what_the_papers_say():
+    table = third_party()
+    assert set(table["how"]) <= set(HOW) and table["source"].str.startswith("https://").all()
+    assert table["paper"].notna().all(), "a claim that there is not"
+    assert (table["top5"] > table["top1"]).all()
+    assert table["difference"].abs().max() < 0.4

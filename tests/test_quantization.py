@@ -23,6 +23,7 @@ from paperrepro.export.simulate import (
     rounded_weight,
 )
 from paperrepro.models import build_model
+from paperrepro.results import load_result
 
 
 def test_rounding_by_hand():
@@ -131,3 +132,21 @@ def test_stored_networks_are_there_for_both():
         for data in ("shapes", "some/cifar10"):
             assert quantization.stored_network(data, family).model is not None
     assert max(rounding.BITS) == 8
+
+
+def test_what_is_robust_in_the_stored_tables():
+    """Eight bits cost no family more than three points; four break a tensor's one scale, and
+    equalising repairs it. Every file of ExecuTorch is the network, in one piece."""
+    table = load_result("quantization").table
+    eight = table[table["form"].str.contains("weights 8")]
+    assert set(table["network"]) <= set(quantization.FAMILIES)
+    assert set(table["format"]) == {"pytorch", *quantization.FORMATS}
+    assert eight["change"].min() > -3 and eight["agreement"].min() > 90
+    order = load_result("quantization-order").table.set_index(["data", "bits", "form"])["top1"]
+    for data in order.index.unique("data"):
+        four = order[data, 4]
+        whole, apart = four["re-parameterized, per tensor"], four["re-parameterized, per channel"]
+        assert whole + 5 < min(apart, four["re-parameterized, equalised, per tensor"])
+        assert abs(order[data, 8]["re-parameterized, per channel"] - order[data, 32]["float32"]) < 2
+    files = load_result("executorch").table
+    assert (files["delegates"] == 1).all() and files["error"].max() < 1e-5

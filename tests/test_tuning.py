@@ -17,7 +17,8 @@ from paperrepro.ops.choice import fastest, folder
 def own_folder(tmp_path, monkeypatch):
     """Choices in a folder of the test's own, none in the process, the default mode after."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(module, "_chosen", {})
+    monkeypatch.setattr(module, "chosen", {})
+    monkeypatch.setattr(depthwise, "chosen", module.chosen)
     with tuning("static"):
         yield
 
@@ -47,7 +48,7 @@ def call(x=X, weight=WEIGHT, **options):
 
 
 def another_process():
-    module._chosen.clear()
+    module.chosen.clear()
 
 
 def test_the_default_measures_nothing(measurements):

@@ -35,6 +35,7 @@ SITES = {
                 "torch.nn.Module torch.nn.modules.module.Module nn.Module Module "
                 "torch.nn.modules.conv.Conv2d torch.nn.modules.container.Sequential"
             ),
+            "generated/torch.@.html#torch.@": "torch._C.Generator torch.Generator",
             "data.html#torch.utils.data.@": (
                 "torch.utils.data.dataset.Dataset torch.utils.data.dataloader.DataLoader"
             ),
@@ -57,7 +58,10 @@ SITES = {
     ),
     "numpy": (
         "https://numpy.org/doc/stable/",
-        {"reference/generated/numpy.@.html#numpy.@": "numpy.ndarray"},
+        {
+            "reference/generated/numpy.@.html#numpy.@": "numpy.ndarray",
+            "reference/generated/numpy.ndarray.html#numpy.ndarray": "Array",
+        },
     ),
     "matplotlib": (
         "https://matplotlib.org/stable/",

@@ -87,5 +87,6 @@ def joined(files, root):
 
 
 def setup(app):
-    app.connect("build-finished", lighten)
+    # The theme writes the colours of code in the same event, before us.
+    app.connect("build-finished", lighten, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

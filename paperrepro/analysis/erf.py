@@ -16,6 +16,7 @@ depend on how large the gradients are: a network whose map is multiplied by 1000
     >>> area_ratios(scores)[0.5]
 """
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -221,6 +222,50 @@ def centre_share(contribution_map: Tensor, area: float = 0.25) -> float:
     if not within:
         raise ValueError(f"{area:.2%} of {tuple(contribution_map.shape)} is less than 3 x 3 pixels")
     return held[within[-1]]
+
+
+def only_trained_taps(model: nn.Module, size: int) -> nn.Module:
+    """A copy in which the taps that training never used are zero.
+
+    On a map of H pixels a tap farther than H - 1 from its kernel's centre meets padding alone: its
+    weight got no gradient and answers with noise on the larger map of a larger image. On images of
+    `size` pixels the copy gives exactly what the network gives.
+
+    Args:
+        model: a network; what is zeroed are taps of its `nn.Conv2d`.
+        size: the side of the images that it was trained on.
+    """
+    model = copy.deepcopy(model).eval()
+    met: dict[nn.Conv2d, Sequence[Tensor]] = {}
+
+    def note(conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(conv, nn.Conv2d) and not isinstance(conv.padding, str):
+            steps = zip(
+                inputs[0].shape[-2:],
+                output.shape[-2:],
+                conv.kernel_size,
+                conv.stride,
+                conv.padding,
+                conv.dilation,
+                strict=True,
+            )
+            met[conv] = [taps_met(*step) for step in steps]
+
+    convs = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
+    with ExitStack() as hooks, torch.no_grad():
+        for conv in convs:
+            hooks.callback(conv.register_forward_hook(note).remove)
+        device = next(model.parameters()).device
+        model(torch.zeros(1, 3, size, size, device=device))
+        for conv, (rows, columns) in met.items():
+            conv.weight *= rows[:, None].to(conv.weight) * columns.to(conv.weight)
+    return model
+
+
+def taps_met(side: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """Which taps along one axis fall on the map for some position of the output; `(kernel,)`."""
+    places = stride * torch.arange(out)[:, None] - padding + dilation * torch.arange(kernel)
+    return ((places >= 0) & (places < side)).any(0)
 
 
 def squares(values: Tensor) -> tuple[list[int], list[float]]:

@@ -297,7 +297,8 @@ def verdicts() -> "pd.Series":
     """By the claim's id, one of LADDER, of every row of the claims.
 
     A row that several outcomes are about has that of the outcome that names it first, else of the
-    first that names it at all.
+    first that names it at all. A quoted size that was counted (`benchmark.peers`) is recomputed, or
+    differs.
     """
     outcomes = load_outcomes()
     about: dict[str, str] = {}
@@ -307,6 +308,11 @@ def verdicts() -> "pd.Series":
         named_first.setdefault(first, str(row.verdict))
         for claim in others:
             about.setdefault(claim, str(row.verdict))
+    peers = load_result("peers").table
+    for peer in peers.to_dict("records"):
+        agrees = str(peer["agrees"])
+        counted = agrees in ("plain", "as run") or agrees.startswith("at ")
+        about[str(peer["claim"])] = "recomputed" if counted else "differs"
     found = about | named_first
     claims = load_claims().set_index("id")
     return (

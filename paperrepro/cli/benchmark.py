@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import Format, FormatOption, command_line, exit_on_error, render
+from .console import Format, FormatOption, command_line, exit_on_error, render, require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,6 +159,19 @@ def correlation(
     from ..benchmark import correlation
 
     report(context, {"correlation": correlation.run}, out, format)
+
+
+@app.command()
+def peers(
+    context: typer.Context, out: OutOption = RESULTS, format: FormatOption = Format.table
+) -> None:
+    """Count the quoted peers that timm or torchvision has, and compare the papers' tables.
+
+    Parameters and multiply-adds, as trained and as run. Nothing is timed.
+    """
+    from ..benchmark import peers
+
+    report(context, {"peers": peers.run}, out, format)
 
 
 @app.command()
@@ -319,6 +332,42 @@ def erf(
     from ..benchmark import erf
 
     report(context, {"erf-speed": erf.run}, out, format, quick=quick, threads=threads)
+
+
+@app.command()
+def loading(
+    context: typer.Context,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of images per class, in place of photographs of scikit-learn.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    quick: QuickOption = False,
+    threads: ThreadsOption = 1,
+    out: OutOption = RESULTS,
+    format: FormatOption = Format.table,
+) -> None:
+    """Images per second and core from JPEG files to batches: ours, torchvision's folder, timm's.
+
+    With the augmentations of the papers, at 224 pixels. A minute.
+
+    \b
+    Examples:
+      paperrepro benchmark loading
+      paperrepro benchmark loading --images imagenet/val --out mine
+    """
+    from ..benchmark import loading
+
+    def run(**settings: Any) -> "pd.DataFrame":
+        return loading.run(images=images, **settings)
+
+    with exit_on_error(2):
+        require("timm", "train")
+        if images is None:
+            require("sklearn", "book")
+    report(context, {"loading": run}, out, format, quick=quick, threads=threads)
 
 
 @app.command()

@@ -5,6 +5,7 @@ turns them into CSV, JSON or Markdown. A mistake is one line on standard error: 
 bad argument, 1 for anything that fails later.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from .. import __version__
 from .analysis import approximate, attribute, erf, kernels, salient, shape_bias, similarity
 from .benchmark import app as benchmark_commands
 from .console import Commands
+from .data import app as data_commands
+from .dense import predict
 from .export import export, phone_report, plan, verify, verify_networks
 from .models import CLAIMS_EPILOG, claims, draw, info, models, outcomes
 from .training import evaluate, experiment, recipe, train
@@ -52,6 +55,16 @@ def show_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
+def one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    return f"paperrepro: {message}\n"
+
+
 @app.callback()
 def options(
     version: Annotated[
@@ -59,12 +72,12 @@ def options(
         typer.Option("--version", help="Print the version.", callback=show_version, is_eager=True),
     ] = False,
 ) -> None:
-    pass
+    warnings.formatwarning = one_line
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(models, info, draw),
-    *(train, evaluate, recipe, experiment),
+    *(train, evaluate, predict, recipe, experiment),
     *(erf, salient, kernels, similarity, approximate, shape_bias, attribute),
     *(export, verify, plan, phone_report, verify_networks),
 )
@@ -73,3 +86,4 @@ for command in COMMANDS:
 app.command(epilog=CLAIMS_EPILOG)(claims)
 app.command()(outcomes)
 app.add_typer(benchmark_commands, name="benchmark")
+app.add_typer(data_commands, name="data")

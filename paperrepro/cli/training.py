@@ -17,6 +17,7 @@ from .console import (
     exit_on_signal,
     render,
 )
+from .dense import evaluate_dense, is_dense
 
 if TYPE_CHECKING:
     from ..training import Recipe
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 DataOption = Annotated[
     str,
     typer.Option(
-        help="shapes, digits, cifar10, fashion-mnist, or a folder of images.", metavar="NAME|FOLDER"
+        help="shapes, digits, cifar10, fashion-mnist, a folder of images, or what `paperrepro "
+        "data pack` wrote, in a folder or at an address.",
+        metavar="NAME|FOLDER",
     ),
 ]
 RootOption = Annotated[
@@ -54,6 +57,17 @@ def train(
     out: Annotated[Path, typer.Option(help="The folder of the run.", metavar="RUN")],
     recipe: RecipeOption = "paper",
     settings: SetOption = None,
+    task: Annotated[
+        str, typer.Option(help="classify, segment or detect.", metavar="TASK")
+    ] = "classify",
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a segmenter: semantic_fpn, upernet, deeplabv3. Of a detector: mask_rcnn, "
+            "faster_rcnn, cascade_mask_rcnn, retinanet, fcos, ssdlite.",
+            metavar="HEAD",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in that folder, if there is one.")
     ] = False,
@@ -123,11 +137,16 @@ def train(
         --set epochs=30 --allow epochs
       torchrun --nproc-per-node 8 -m paperrepro train fasternet_s --data imagenet \\
         --out runs/imagenet --workers 12 --resume
+      paperrepro train rapidnet_ti --task segment --data scenes --recipe small --set size=96 --out s
+      torchrun --nproc-per-node 8 -m paperrepro train fasternet_s --task detect --data coco \\
+        --recipe mask_rcnn --weights released --out runs/coco --workers 12 --resume
     """
     with exit_on_signal():
         from ..datasets import load_data
         from ..training import Machine
         from ..training import train as run_training
+        from ..training.trainer import fit
+        from .dense import make_task
 
         with exit_on_error(2):
             resolved = choose_recipe(name, recipe, settings)
@@ -146,6 +165,13 @@ def train(
             wandb=wandb,
         )
         with exit_on_error(1):
+            if task != "classify":
+                chosen = make_task(task, head, resolved, data, weights)
+                log = fit(chosen, out, resume=resume, allow=allow or (), machine=machine)
+                if int(os.environ.get("RANK", 0)) == 0:
+                    best = f"{chosen.headline} {log.iloc[-1][chosen.headline]:.3f}"
+                    typer.echo(f"{best} on {len(chosen.val)} pictures; {out / 'model.safetensors'}")
+                return
             splits = load_data(data, root=root, download=download, size=resolved.size)
             log = run_training(
                 resolved,
@@ -188,6 +214,8 @@ def evaluate(
 ) -> None:
     """Evaluate weights: top-1, top-5, images per second, as trained and re-parameterized.
 
+    Of a file that holds a segmenter: mean IoU and pixel accuracy; of a detector: COCO's numbers.
+
     The images are prepared as the file of weights says, or as the released network was evaluated.
     The speed is the network's alone, in batches of 64.
 
@@ -196,6 +224,9 @@ def evaluate(
       paperrepro evaluate mobileone_s0 --weights runs/digits/model.safetensors --data digits
       paperrepro evaluate fasternet_t0 --weights released --data imagenet
     """
+    if is_dense(weights):
+        evaluate_dense(weights, data, size, workers, device, format)
+        return
     from ..datasets import load_data
     from ..files import pick_device
     from ..models import Backbone, check_name
@@ -313,6 +344,9 @@ def experiment(
 ) -> None:
     """Run an ablation of the papers at a small scale: several variants, several seeds.
 
+    Two are of segmentation: scenes, which are drawn, and camvid, whose archive --data names; with
+    --out the folder gets segmentation-NAME.csv, a row per run and value.
+
     An experiment that was stopped goes on with the same command. With --out the folder gets
     experiment-NAME.csv (a row per run), experiment-NAME-log.csv (a row per epoch),
     experiment-NAME-correct.npz (which test images each network classifies rightly),
@@ -329,6 +363,7 @@ def experiment(
 
     from ..files import check_writable, write_atomically
     from ..results import save_correct, save_result
+    from ..training.dense_studies import STUDIES, run_study
     from ..training.experiments import (
         find_experiment,
         keep_weights,
@@ -339,6 +374,20 @@ def experiment(
     )
     from ..training.studies import EXPERIMENTS
 
+    if name in STUDIES:
+        with exit_on_error(1):
+            if out:
+                check_writable(out)
+            with exit_on_signal():
+                table = run_study(name, runs, data=data, seeds=seeds)
+            if out:
+                given = f" --data {Path(data).name}" if data else ""
+                command = f"paperrepro experiment {name}{given}"
+                save_result(out / f"segmentation-{name}.csv", table, command=command, threads=1)
+        keys = [key for key in table if key not in ("seed", "params", "value")]
+        means = table.groupby(keys, sort=False, dropna=False)["value"].agg(["mean", "std", "count"])
+        typer.echo(render(means.reset_index(), format))
+        return
     if name is None:
         rows = [
             {
@@ -349,6 +398,15 @@ def experiment(
                 "source": one.source,
             }
             for label, one in EXPERIMENTS.items()
+        ] + [
+            {
+                "experiment": label,
+                "data": one.data,
+                "variants": len(one.variants),
+                "seeds": one.seeds,
+                "source": "RepLKNet, Table 5, in small",
+            }
+            for label, one in STUDIES.items()
         ]
         typer.echo(render(pd.DataFrame(rows), format))
         return

@@ -90,7 +90,10 @@ class Segmenter(nn.Module):
 
 
 def enlarge(scores: Tensor, images: Tensor) -> Tensor:
-    return interpolate(scores, images.shape[2:], mode="bilinear", align_corners=False)
+    """Scores at the height and width of images or maps."""
+    if scores.shape[2:] == images.shape[-2:]:
+        return scores
+    return interpolate(scores, images.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def build_segmenter(

@@ -70,7 +70,8 @@ def measures() -> bool:
     return tuning.mode == "auto" and not torch.are_deterministic_algorithms_enabled()
 
 
-_chosen: dict[str, str] = {}
+# The choices of this process, by key.
+chosen: dict[str, str] = {}
 
 
 def fastest(key: str, ways: Mapping[str, Callable[[], object]]) -> str:
@@ -80,7 +81,7 @@ def fastest(key: str, ways: Mapping[str, Callable[[], object]]) -> str:
         key: what is computed, in full; it becomes a file's name.
         ways: by name, the one that the table names first.
     """
-    if key not in _chosen:
+    if key not in chosen:
         path = folder() / f"{key}.json"
         choice = read(path)
         if choice is None or choice not in ways:
@@ -90,8 +91,8 @@ def fastest(key: str, ways: Mapping[str, Callable[[], object]]) -> str:
             if seconds[first] < MARGIN * seconds[choice]:
                 choice = first
             write(path, choice, seconds)
-        _chosen[key] = choice
-    return _chosen[key]
+        chosen[key] = choice
+    return chosen[key]
 
 
 def measure(ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
@@ -112,9 +113,11 @@ def measure(ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
 
 
 def timed(way: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    """Seconds of one call; with one thread the processor's: other programs do not lengthen them."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     way()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def folder() -> Path:

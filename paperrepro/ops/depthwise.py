@@ -19,8 +19,12 @@ same paths; that of the kernel, for which PyTorch has only slow ones, is a produ
 
 import csv
 import math
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +34,17 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .choice import fastest, measures, tuning
+from .choice import chosen, fastest, measures, tuning
 from .observers import is_observed, is_recorded
 from .spectral import Spectral
 
 METHODS = ("nchw", "channels_last", "fft")
+GPU_METHODS = ("nchw", "channels_last", "triton")
+# Where there is something to choose.
+DTYPES = {
+    "cpu": (torch.float32, torch.float64),
+    "cuda": (torch.float32, torch.float16, torch.bfloat16),
+}
 # The largest kernel for which PyTorch's path in NCHW is ever the fastest.
 CLIFF = 13
 RULE = Path(__file__).with_name("depthwise_rule.csv")
@@ -45,7 +55,8 @@ def depthwise_conv2d(
 ) -> Tensor:
     """`conv2d(x, weight, bias, padding="same", groups=C)` on the fastest path (RepLKNet, Table 1).
 
-    The paths are for a CPU, in float32 and float64. Elsewhere, under autocast, and where
+    The paths are for a CPU, in float32 and float64. On a GPU there is one in Triton, which `"auto"`
+    takes where `tuning("auto")` measured it to be the fastest. Elsewhere, under autocast, and where
     `torch.export`, `torch.compile`, `torch.jit.trace`, a `torch.func` transform or a counter of
     operations looks on, `"auto"` is PyTorch's convolution itself. The result can be differentiated
     twice, the second time through PyTorch's convolution.
@@ -54,9 +65,10 @@ def depthwise_conv2d(
         x: maps, shape `(N, C, H, W)`, in either memory format; the output has the same.
         weight: kernels, shape `(C, 1, K, K)`, K odd. The two sides may differ.
         bias: shape `(C,)`.
-        method: one of `METHODS`; or `"auto"`, which chooses one as `tuning` says: by the table
-            `depthwise_rule.csv`, or the fastest at the first call of its shape. The results of any
-            two differ by less than 1e-5 of the largest value, in float32.
+        method: one of `METHODS`; "triton", on a GPU that Triton compiles for; or `"auto"`, which
+            chooses one as `tuning` says: by the table `depthwise_rule.csv`, or the fastest at the
+            first call of its shape. The results of any two differ by less than 1e-5 of the largest
+            value, in float32.
 
     Returns:
         Shape `(N, C, H, W)`.
@@ -64,7 +76,7 @@ def depthwise_conv2d(
     Raises:
         ValueError: for an unknown method, an even kernel or shapes that do not match.
     """
-    if method == "auto" and is_recorded():
+    if method == "auto" and (is_recorded() or is_observed()):
         return F.conv2d(x, weight, bias, padding=margins(weight.shape), groups=weight.shape[0])
     training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     bias_shape = None if bias is None else bias.shape
@@ -72,15 +84,14 @@ def depthwise_conv2d(
         *(x.shape, x.stride(), weight.shape, bias_shape, x.dtype, x.device.type),
         *(training, method, tuning.mode),
     )
-    if method == "auto" and is_observed():
-        return F.conv2d(x, weight, bias, padding=margins(weight.shape), groups=len(weight))
-    kernel = within_reach(weight, x)
-    if method == "auto" and route.is_open and not training and measures():
-        return convolve(x, kernel, bias, measured(x, kernel, bias, weight, route), owner=weight)
-    if route.forward == "stock":
-        return F.conv2d(x, kernel, bias, padding=margins(kernel.shape), groups=len(kernel))
+    kernel = within_reach(weight, route.taps) if route.trims else weight
+    forward = route.forward
+    if route.is_open and not training and measures():
+        forward = measured(x, kernel, bias, weight, route)
+    if forward == "stock":
+        return F.conv2d(x, kernel, bias, 1, margins(route.taps), 1, kernel.shape[0])
     if not training:
-        return convolve(x, kernel, bias, route.forward, owner=weight)
+        return convolve(x, kernel, bias, forward, owner=weight)
     output = _Depthwise.apply(x, kernel, route)
     return output if bias is None else output + bias[:, None, None]
 
@@ -143,17 +154,23 @@ class Route:
     """How a convolution of certain shapes is computed.
 
     Attributes:
+        taps: the kernel's two sides, without the taps that meet nothing but padding.
+        trims: whether there are such taps.
         forward: one of `METHODS`, for the output and the input's gradient; or "stock", PyTorch's
             convolution with its own backward pass.
         kernel_gradient: "fft", or "stock".
-        is_open: whether there is anything to choose: float32 or float64 on a CPU.
-        map_format: of the maps, "nchw" or "channels_last".
+        is_open: whether there is anything to choose.
+        own: of `METHODS` the one that is the same as "stock", if any.
+        key: what is computed, for `fastest`, but for where.
     """
 
+    taps: tuple[int, int]
+    trims: bool
     forward: str = "stock"
     kernel_gradient: str = "stock"
     is_open: bool = False
-    map_format: str = "nchw"
+    own: str = ""
+    key: str = ""
 
 
 class _Depthwise(torch.autograd.Function):
@@ -189,7 +206,7 @@ class _Depthwise(torch.autograd.Function):
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, method: str, *, owner: Tensor | None = None
 ) -> Tensor:
-    """The convolution by one of `METHODS`, without a graph, in the memory format of `x`.
+    """The convolution by one method, without a graph, in the memory format of `x`.
 
     Args:
         owner: the tensor to whose life the kernel's spectrum is tied; None keeps no spectrum.
@@ -200,6 +217,12 @@ def convolve(
         plan = plan_of(x.shape[2:], weight.shape[2:], own is torch.channels_last, x.dtype)
         spectrum = plan.kernel_spectrum(weight) if owner is None else kept(plan, weight, owner)
         output = plan.convolve(x, spectrum)
+        if bias is not None:
+            output.add_(bias[:, None, None])
+    elif method == "triton":
+        from . import gpu
+
+        output = gpu.convolve(x, weight)
         if bias is not None:
             output.add_(bias[:, None, None])
     else:
@@ -213,7 +236,11 @@ def convolve(
 
 
 def gradient_of_kernel(x: Tensor, gradient: Tensor, weight: Tensor, method: str) -> Tensor:
-    """The gradient of the kernel by "fft" or "stock", without a graph."""
+    """The gradient of the kernel by "fft", "triton" or "stock", without a graph."""
+    if method == "triton":
+        from . import gpu
+
+        return gpu.weight_gradient(x, gradient, weight)
     if method == "stock":
         return conv2d_weight(
             x, weight.shape, gradient, padding=margins(weight.shape), groups=len(weight)
@@ -246,16 +273,14 @@ def memory_format(x: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
-def margins(kernel_shape: torch.Size) -> tuple[int, int]:
-    return kernel_shape[2] // 2, kernel_shape[3] // 2
+def margins(kernel_shape: Sequence[int]) -> tuple[int, int]:
+    return kernel_shape[-2] // 2, kernel_shape[-1] // 2
 
 
-def within_reach(weight: Tensor, x: Tensor) -> Tensor:
-    """The kernel without the taps that meet nothing but padding on maps of this size."""
-    for dim in (2, 3):
-        surplus = weight.shape[dim] // 2 - (x.shape[dim] - 1)
-        if surplus > 0:
-            weight = weight.narrow(dim, surplus, weight.shape[dim] - 2 * surplus)
+def within_reach(weight: Tensor, taps: tuple[int, int]) -> Tensor:
+    """So many taps of each side, in the middle of the kernel."""
+    for dim, count in zip((2, 3), taps, strict=True):
+        weight = weight.narrow(dim, (weight.shape[dim] - count) // 2, count)
     return weight.contiguous()
 
 
@@ -274,40 +299,62 @@ def choose(
     """The route of a convolution, without a measurement; an error where there is none."""
     check(x_shape, weight_shape, bias_shape, method)
     batch, channels, height, width = x_shape
+    rows, columns = weight_shape[2:]
+    taps = min(rows, max(1, 2 * height - 1)), min(columns, max(1, 2 * width - 1))
+    trims = taps != (rows, columns)
     if method != "auto":
-        return Route(method, "fft" if method == "fft" else "stock")
-    is_open = device == "cpu" and dtype in (torch.float32, torch.float64) and 0 not in x_shape
+        if method == "triton":
+            check_triton(device)
+        return Route(taps, trims, method, method if method in ("fft", "triton") else "stock")
+    is_open = dtype in DTYPES.get(device, ()) and 0 not in x_shape
+    if device == "cuda":
+        is_open = is_open and min(taps) >= CLIFF and find_spec("triton") is not None
     if not is_open or mode == "off":
-        return Route()
+        return Route(taps, trims)
     last = stride == (height * width * channels, 1, width * channels, channels)
     map_format = "channels_last" if last and channels > 1 else "nchw"
-    side = math.sqrt(height * width)
-    rows, columns = weight_shape[2:]
-    kernel = math.sqrt(min(rows, 2 * height - 1) * min(columns, 2 * width - 1))
-    forward = lookup("training" if training else "inference", map_format, batch, side, kernel)
-    gradient = lookup("kernel gradient", map_format, batch, side, kernel)
     contiguous = last or stride == (channels * height * width, height * width, width, 1)
-    if forward == map_format and contiguous and (gradient == "stock" or not training):
-        forward = "stock"
-    return Route(forward, gradient, is_open, map_format)
+    own = map_format if contiguous else ""
+    forward, gradient = "stock", "stock"
+    if device == "cpu":
+        side, kernel = math.sqrt(height * width), math.sqrt(taps[0] * taps[1])
+        forward = lookup("training" if training else "inference", map_format, batch, side, kernel)
+        gradient = lookup("kernel gradient", map_format, batch, side, kernel)
+        if forward == own and (gradient == "stock" or not training):
+            forward = "stock"
+    shape, sides = ("x".join(map(str, each)) for each in (x_shape, taps))
+    precision = str(dtype).removeprefix("torch.")
+    key = f"depthwise-{shape}-kernel-{sides}-{own or 'strided'}-{precision}-threads-"
+    return Route(taps, trims, forward, gradient, is_open, own, key)
 
 
 def measured(x: Tensor, kernel: Tensor, bias: Tensor | None, owner: Tensor, route: Route) -> str:
-    """The fastest of `METHODS`, measured on these maps or known from before."""
-    first = route.map_format if route.forward == "stock" else route.forward
-    ways = {
-        method: partial(convolve, x, kernel, bias, method, owner=owner)
-        for method in sorted(METHODS, key=lambda method: method != first)
-        if method != "nchw" or kernel.shape[2] * kernel.shape[3] <= CLIFF**2
-    }
-    shape, taps = ("x".join(map(str, each)) for each in (x.shape, kernel.shape[2:]))
-    dtype = str(x.dtype).removeprefix("torch.")
-    threads = torch.get_num_threads()
-    key = f"depthwise-{shape}-kernel-{taps}-{route.map_format}-{dtype}-threads-{threads}"
-    method = fastest(key, ways)
-    if method != "fft":
-        _spectra.pop(owner, None)
-    return method
+    """The fastest method, or "stock", measured on these maps or known from before."""
+    place = f"gpu-{gpu_name(x.device)}" if x.is_cuda else str(torch.get_num_threads())
+    method = chosen.get(route.key + place)
+    if method is None:
+        first = route.own if route.forward == "stock" else route.forward
+        ways = {
+            method: partial(finished, x, kernel, bias, method, owner)
+            for method in sorted(GPU_METHODS if x.is_cuda else METHODS, key=lambda m: m != first)
+            if x.is_cuda or method != "nchw" or route.taps[0] * route.taps[1] <= CLIFF**2
+        }
+        method = fastest(route.key + place, ways)
+        if method != "fft":
+            _spectra.pop(owner, None)
+    return "stock" if method == route.own else method
+
+
+def finished(x: Tensor, kernel: Tensor, bias: Tensor | None, method: str, owner: Tensor) -> None:
+    """One call, until it is done."""
+    convolve(x, kernel, bias, method, owner=owner)
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+
+
+@cache
+def gpu_name(device: torch.device) -> str:
+    return re.sub(r"\W+", "-", torch.cuda.get_device_name(device))
 
 
 def lookup(purpose: str, map_format: str, batch: int, side: float, kernel: float) -> str:
@@ -353,8 +400,15 @@ def check(
 
 
 def check_method(method: str) -> None:
-    if method not in ("auto", *METHODS):
+    if method not in ("auto", *METHODS, "triton"):
         raise ValueError(f"unknown method {method!r}; use one of auto, {', '.join(METHODS)}")
+
+
+def check_triton(device: str) -> None:
+    if find_spec("triton") is None:
+        raise ValueError("method='triton' needs the package triton, which is not installed here")
+    if device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(f"method='triton' runs on a GPU; these maps are on {device}")
 
 
 def check_kernel(kernel_size: tuple[int, ...]) -> None:

@@ -1,6 +1,7 @@
 """What a resumed training must find as it was: the data's content in one short digest."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset
 
-from ..datasets import Folder, Images, Shapes
+from ..datasets import Files, Images, Shapes
 from ..files import UnreadableImage, evenly
 
 LOOKS = 32
@@ -39,11 +40,11 @@ def add(digest: Any, images: Any) -> None:
             digest.update(values.contiguous().numpy().tobytes())
     elif isinstance(images, Shapes):
         digest.update(repr((images.count, images.size, images.seed, images.cue)).encode())
-    elif isinstance(images, Folder):
+    elif isinstance(images, Files):
         files = [Path(path) for path, _ in images.samples]
-        root = Path(images.root)
         for path in files:
-            digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
+            name = os.path.relpath(path, images.root)
+            digest.update(f"{name} {path.stat().st_size}\n".encode())
         for path in evenly(files, LOOKS):
             digest.update(path.read_bytes())
     else:

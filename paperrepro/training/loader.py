@@ -86,13 +86,17 @@ def moved(batch: Any, device: torch.device, channels_last: bool = True) -> Any:
 class Order:
     """The keys of one process for a part of an epoch; the trainer sets which.
 
+    Args:
+        images: the set; where it has a method `order`, as shards have, that is the order.
+
     Attributes:
         epoch: the epoch that the next iteration is of.
         start, stop: the steps of it.
     """
 
-    def __init__(self, images: int, recipe: Recipe, place: Place) -> None:
-        self.images, self.recipe, self.place = images, recipe, place
+    def __init__(self, images: Any, recipe: Recipe, place: Place) -> None:
+        self.images, self.recipe, self.place = length(images), recipe, place
+        self.order = getattr(images, "order", None)
         self.epoch = self.start = self.stop = 0
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
@@ -105,6 +109,7 @@ class Order:
             rank=self.place.rank,
             world=self.place.world,
             start=self.start * per_step,
+            order=self.order,
         )
         return islice(iter(sampler), (self.stop - self.start) * per_step)
 

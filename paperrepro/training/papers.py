@@ -7,6 +7,7 @@ released code says is taken from the code, and `source` says so.
 from typing import Any
 
 from ..models import input_of
+from . import downstream
 
 Fields = dict[str, Any]
 Recipes = dict[str, Fields]
@@ -30,7 +31,7 @@ def mobileone(name: str) -> Recipes:
         ema=0.9995,
         test_crop=input_of(name).crop,
     )
-    return {"paper": paper}
+    return {"paper": paper} | downstream.mobileone(name)
 
 
 # Table 6 by variant: weight decay, RandAugment's magnitude, MixUp's alpha, learning rate, batch
@@ -67,7 +68,7 @@ def fasternet(name: str) -> Recipes:
         amp=True,
         test_crop=0.9,
     )
-    return {"paper": paper}
+    return {"paper": paper} | downstream.fasternet(name)
 
 
 def local_global(name: str) -> Recipes:
@@ -98,7 +99,7 @@ def local_global(name: str) -> Recipes:
         teacher="timm:regnety_160.deit_in1k",
         test_crop=0.9,
     )
-    return {"paper": paper}
+    return {"paper": paper} | downstream.local_global(name)
 
 
 def replknet(name: str) -> Recipes:
@@ -161,9 +162,9 @@ def replknet(name: str) -> Recipes:
             "22k": pretrain,
             "22k-224": at_224_from_22k,
             "22k-384": finetune | at_384,
-        }
+        } | downstream.replknet(name)
     if name == "replknet_31l":
-        return {"paper": pretrain, "384": finetune | at_384}
+        return {"paper": pretrain, "384": finetune | at_384} | downstream.replknet(name)
     if name == "replknet_xl":
         last = finetune | dict(
             source="RepLKNet, Appendix A, finetuning at 320 pixels after the private MegData73M; "
@@ -173,7 +174,7 @@ def replknet(name: str) -> Recipes:
             size=320,
             test_crop=input_of(name).crop,
         )
-        return {"paper": last}
+        return {"paper": last} | downstream.replknet(name)
     return {"paper": base}
 
 

@@ -7,12 +7,15 @@ from torchvision.transforms import v2
 from ..models import Input
 from ..models.registry import input_of
 from ..networks import transform_of
-from ..transforms import training_transform
+from ..transforms import Normalise, training_transform
 from .recipe import Recipe
 
 
-def transform_for_training(recipe: Recipe, epoch: int, mirror: bool = True) -> v2.Transform:
-    """The augmentation of an epoch, normalised as the network's released weights expect it."""
+def transform_for_training(
+    recipe: Recipe, epoch: int, mirror: bool = True, pixels: bool = False
+) -> v2.Transform:
+    """The augmentation of an epoch, normalised as the network's released weights expect it; with
+    `pixels`, for `normalisation` to do that on the device."""
     size, factor = recipe.stage(epoch)
     prepared = input_of(recipe.model)
     return training_transform(
@@ -25,7 +28,13 @@ def transform_for_training(recipe: Recipe, epoch: int, mirror: bool = True) -> v
         interpolation=recipe.interpolation,
         mean=prepared.mean,
         std=prepared.std,
+        pixels=pixels,
     )
+
+
+def normalisation(recipe: Recipe) -> Normalise:
+    prepared = input_of(recipe.model)
+    return Normalise(prepared.mean, prepared.std)
 
 
 def input_for(recipe: Recipe) -> Input:

@@ -21,7 +21,12 @@ from .distillation import Answers, load_teacher, loss_of
 from .evaluation import score
 from .identity import content_digest
 from .place import Place
-from .preparation import input_for, transform_for_training, transform_for_validation
+from .preparation import (
+    input_for,
+    normalisation,
+    transform_for_training,
+    transform_for_validation,
+)
 from .recipe import Recipe
 
 
@@ -129,6 +134,7 @@ class Classification(Task):
         self.weights, self.trunk_only = weights, trunk_only
         self.train = Augmented(data.train, recipe, data.mirror)
         self.val = Prepared(data.val, transform_for_validation(recipe))
+        self.normalise = normalisation(recipe)
         self.mix = mixing(len(data.classes), mixup=recipe.mixup, cutmix=recipe.cutmix)
 
     def build(self) -> Backbone:
@@ -144,6 +150,7 @@ class Classification(Task):
 
     def augment(self, batch: Any, epoch: int) -> Any:
         images, labels, names = batch
+        images = self.normalise.to(images.device)(images)
         if self.mix and (self.recipe.mix_epochs is None or epoch < self.recipe.mix_epochs):
             images, labels = self.mix(images, labels)
         return images, labels, names
@@ -198,16 +205,16 @@ class LabelLoss(nn.Module):
 
 
 class Augmented(Prepared):
-    """The training images, with the augmentation of the epoch that stands in the key."""
+    """The training images as pixels, with the augmentation of the epoch that stands in the key."""
 
     def __init__(self, images: LabelledImages, recipe: Recipe, mirror: bool) -> None:
-        super().__init__(images, transform_for_training(recipe, 0, mirror), recipe.seed)
+        super().__init__(images, transform_for_training(recipe, 0, mirror, True), recipe.seed)
         self.recipe, self.mirror = recipe, mirror
         self.stage = recipe.stage(0)
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int, str]:
         if (stage := self.recipe.stage(key[0])) != self.stage:
-            self.transform = transform_for_training(self.recipe, key[0], self.mirror)
+            self.transform = transform_for_training(self.recipe, key[0], self.mirror, True)
             self.stage = stage
         return super().__getitem__(key)
 

@@ -62,7 +62,7 @@ def train(
     trunk_only: bool = False,
     resume: bool = False,
     allow: Collection[str] = (),
-    machine: Machine = Machine(),  # noqa: B008 (it is frozen)
+    machine: Machine = Machine(),
     progress: bool = True,
 ) -> pd.DataFrame:
     """Trains a network to classify, by a recipe; under `torchrun`, in all its processes together.
@@ -96,7 +96,7 @@ def fit(
     *,
     resume: bool = False,
     allow: Collection[str] = (),
-    machine: Machine = Machine(),  # noqa: B008
+    machine: Machine = Machine(),
     progress: bool = True,
 ) -> pd.DataFrame:
     """Trains for a task, whatever it is; for the rest see `train`."""
@@ -135,8 +135,8 @@ class Trainer:
     def __init__(
         self,
         task: Task,
-        place: Place = Place(0, 1, torch.device("cpu")),  # noqa: B008
-        machine: Machine = Machine(),  # noqa: B008
+        place: Place = Place(0, 1, torch.device("cpu")),
+        machine: Machine = Machine(),
     ) -> None:
         recipe = task.recipe
         self.task, self.recipe, self.place, self.machine = task, recipe, place, machine
@@ -183,7 +183,7 @@ class Trainer:
             place.device.type, enabled=self.precision == torch.float16
         )
         # The images
-        self.order = Order(images, recipe, place)
+        self.order = Order(task.train, recipe, place)
         self.loader = make_loader(
             task.train,
             self.local_batch,
