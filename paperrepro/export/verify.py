@@ -37,6 +37,7 @@ from .network import (
     reference,
     relative_error,
 )
+from .operations import evaluate
 from .package import Bound, Operation, bounds_of, need_tensor
 from .watch import VerificationError, Watch
 
@@ -116,7 +117,7 @@ def verify_coreml(
     expected = reference(network, settings, images)
     with tempfile.TemporaryDirectory() as folder:
         twin = load_twin(program, network, settings, Path(folder))
-        operations, constants = compare_programs(program, twin, settings.precision)
+        operations, constants = compare_programs(program, twin)
         check_description(program, twin)
         if any(constant.compression for constant in program.constants.values()):
             check_compressed(program, load_anew(program, network, settings, Path(folder)))
@@ -230,7 +231,7 @@ def load_twin(program: Program, network: nn.Module, settings: Settings, folder: 
     return mil.load(folder / "twin.mlpackage")
 
 
-def compare_programs(program: Program, twin: Program, precision: str) -> tuple[int, int]:
+def compare_programs(program: Program, twin: Program) -> tuple[int, int]:
     """Walk through two programs from their outputs to their inputs, casts of floats left out.
 
     Returns:
@@ -239,6 +240,7 @@ def compare_programs(program: Program, twin: Program, precision: str) -> tuple[i
     Raises:
         VerificationError: naming the first that differs.
     """
+    precision = Settings.of(program).precision
     if program.outputs != twin.outputs or program.inputs.keys() != twin.inputs.keys():
         raise VerificationError(f"{program.path} has other inputs or outputs than its network")
     makers, twin_makers = producers(program), producers(twin)
@@ -387,7 +389,7 @@ def step(quantized: Constant) -> Tensor:
     name = "data" if "data" in quantized.parts else "quantized_data"
     one_higher = quantized.parts | {name: need_tensor(quantized.parts[name]).short() + 1}
     values, higher = (
-        need_tensor(mil.evaluate(quantized.compression, parts))
+        need_tensor(evaluate(quantized.compression, parts))
         for parts in (quantized.parts, one_higher)
     )
     return (higher - values).abs()
