@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from ..models import Backbone, family_of
 from ..reparam import reparameterize
-from ..results import need_finite
 from . import mil
 from .network import (
     Normalization,
@@ -34,9 +33,8 @@ from .network import (
     WithNormalization,
     channels_of,
     check_finite,
-    check_folding,
     check_labels,
-    check_path,
+    check_network,
     first_line,
     golden_image,
     golden_path,
@@ -46,7 +44,7 @@ from .network import (
     replace,
     save_golden,
     stored_bytes,
-    temporary_folder,
+    writing,
 )
 from .package import coremltools, need_tensor, quiet
 from .watch import Watch
@@ -204,24 +202,22 @@ def export_coreml(
     start = time.perf_counter()
     path = Path(path)
     check_arguments(size, precision, target, compress, compute_units)
-    check_path(path, ".mlpackage", overwrite)
-    mean, std = normalization(model, normalize)
-    channels = channels_of(model)
-    preparation = Preparation(size, mean, std)
-    need_finite(model.state_dict().items())
-    network = reparameterize(model).cpu().float()
-    drawn = golden_image(size, channels)
-    check_folding(model, preparation, drawn)
-    outputs = reference(network, preparation, drawn)
-    check_labels(labels, outputs)
-    settings = Settings(
-        size, mean, std, precision, target, image, compress, channels, tuple(outputs)
-    )
-    check_image(settings)
-    converted, frontend = convert(network, settings, labels)
-    describe(converted, model, network, next(iter(outputs.values())).shape[1], compute_units)
-    with temporary_folder(path) as folder:
-        package = Path(folder) / path.name
+    with writing(path, ".mlpackage", overwrite) as folder:
+        mean, std = normalization(model, normalize)
+        channels = channels_of(model)
+        preparation = Preparation(size, mean, std)
+        network = reparameterize(model).cpu().float()
+        drawn = golden_image(size, channels)
+        check_network(model, preparation, drawn)
+        outputs = reference(network, preparation, drawn)
+        check_labels(labels, outputs)
+        settings = Settings(
+            size, mean, std, precision, target, image, compress, channels, tuple(outputs)
+        )
+        check_image(settings)
+        converted, frontend = convert(network, settings, labels)
+        describe(converted, model, network, next(iter(outputs.values())).shape[1], compute_units)
+        package = folder / path.name
         golden = golden_path(package)
         save(converted, package)
         program = mil.load(package)

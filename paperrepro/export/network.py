@@ -9,11 +9,13 @@ a network that returns several maps, `map1`, `map2`, ... Beside it stands
 import copy
 import json
 import math
+import os
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import safetensors.torch
@@ -21,9 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets import Shapes
+from ..files import remove, remove_partial
 from ..models import IMAGENET
 from ..models.layers import LayerScale
 from ..reparam import reparameterize
+from ..results import need_finite
 
 FOLDING_LIMIT = 1e-6  # of the outputs' norm, in float64
 Normalization = tuple[Sequence[float], Sequence[float]]
@@ -114,12 +118,13 @@ def reference(network: nn.Module, preparation: Preparation, images: Tensor) -> O
     return outputs
 
 
-def check_folding(model: nn.Module, preparation: Preparation, images: Tensor) -> None:
-    """Compares a network with its re-parameterized form, both in float64.
+def check_network(model: nn.Module, preparation: Preparation, images: Tensor) -> None:
+    """Whether its numbers are finite, and its re-parameterized form is the same in float64.
 
     Raises:
-        ValueError: they differ by more than rounding.
+        ValueError: naming the tensor, or by how much the two forms differ.
     """
+    need_finite(model.state_dict().items())
     whole = copy.deepcopy(model).cpu().double().eval()
     expected = reference(whole, preparation, images.double())
     found = reference(reparameterize(whole), preparation, images.double())
@@ -262,17 +267,32 @@ def check_path(path: Path, suffix: str, overwrite: bool) -> None:
             raise FileExistsError(f"{output} exists; choose another path, or overwrite it")
 
 
-def temporary_folder(path: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder beside the path, removed at the end.
+@contextmanager
+def writing(path: Path, suffix: str, overwrite: bool) -> Iterator[Path]:
+    """A folder beside the path to write in, removed at the end; what a killed export left, too.
 
     Raises:
-        OSError: nothing can be written there.
+        ValueError: the path has another ending.
+        OSError: a file is there, another process writes it, or nothing can be written there.
     """
+    check_path(path, suffix, overwrite)
+    folder = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent)
+        remove_partial(path)
+        folder.mkdir()
     except OSError as error:
         raise OSError(f"cannot write to {path.parent}: {error.strerror or error}") from error
+    try:
+        others = {*path.parent.glob(f".{escape(path.name)}.*.partial")} - {folder}
+        if others:
+            raise FileExistsError(
+                f"another process is writing {path} ({others.pop().name}); choose another path"
+            )
+        check_path(path, suffix, overwrite)  # it may have come meanwhile
+        yield folder
+    finally:
+        remove(folder)
 
 
 def replace(new: Path, path: Path) -> None:

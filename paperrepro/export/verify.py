@@ -25,14 +25,13 @@ import torch
 from torch import Tensor, nn
 
 from ..reparam import reparameterize
-from ..results import need_finite
 from . import mil
 from .coreml import Settings, convert, labels_of, outputs_of, save
 from .mil import Constant, Program
 from .network import (
     Normalization,
     Outputs,
-    check_folding,
+    check_network,
     normalization,
     reference,
     relative_error,
@@ -109,10 +108,9 @@ def verify_coreml(
             f"{package} takes uint8 images of shape (N, {', '.join(map(str, shape))}), not "
             f"{images.dtype} of {tuple(images.shape)}"
         )
-    need_finite(model.state_dict().items())
     names = list(labels or getattr(model, "classes", None) or []) or None
     check_said(program, settings, names, normalization(model, normalize))
-    check_folding(model, settings, images[:1])
+    check_network(model, settings, images[:1])
     network = reparameterize(model).cpu().float()
     expected = reference(network, settings, images)
     with tempfile.TemporaryDirectory() as folder:
