@@ -490,11 +490,12 @@ def test_tracing_where_torch_export_fails(tmp_path):
 
 def test_a_network_of_another_library(tmp_path):
     model = randomize(torchvision.models.mobilenet_v2(weights=None, num_classes=7))
-    report = export_coreml(
-        model, tmp_path / "net.mlpackage", size=SIZE, normalize=((0.5,) * 3, (0.5,) * 3)
-    )
+    half = (0.5,) * 3, (0.5,) * 3
+    report = export_coreml(model, tmp_path / "net.mlpackage", size=SIZE, normalize=half)
     assert "batch_norm" not in report.operations and report.error < 0.05
-    verify_coreml(tmp_path / "net.mlpackage", model, images())
+    verify_coreml(report.path, model, images(), normalize=half)
+    with pytest.raises(VerificationError, match="0.485"):
+        verify_coreml(report.path, model, images())
 
 
 @pytest.mark.parametrize(
