@@ -54,15 +54,15 @@ def export_coreai(
     """
     start = time.perf_counter()
     path = Path(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from coreai_torch import TorchConverter, get_decomp_table
-    except ImportError as error:
-        raise ValueError(
-            'coreai-torch is not installed: pip install "paperrepro[coreai]"'
-        ) from error
     with writing(path, ".aimodel", overwrite) as folder:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                from coreai_torch import TorchConverter, get_decomp_table
+        except ImportError as error:
+            raise ValueError(
+                'coreai-torch is not installed: pip install "paperrepro[coreai]"'
+            ) from error
         network = reparameterize(model).cpu().float()
         image = golden_image(size, 3)
         logits = reference(network, Preparation(size, (), ()), image)["logits"]
