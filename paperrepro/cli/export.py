@@ -278,8 +278,10 @@ def verify(
         size = Settings.of(program).size
         tried = load_images(images, size, count)
         made_of = program.metadata.get("paperrepro.network", "")
-        classes = int(program.metadata.get("paperrepro.classes", ""))
-        model, input = named(made_of, weights, size, classes)
+        classes = program.metadata.get("paperrepro.classes", "")
+        if not classes.isdecimal():
+            raise ValueError(f"{package} does not say of how many classes; export it again")
+        model, input = named(made_of, weights, size, int(classes))
         report = verify_coreml(
             package,
             model,
