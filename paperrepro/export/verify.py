@@ -292,13 +292,13 @@ def source(program: Program, makers: dict[str, tuple[Operation, int]], bound: Bo
     """What a value is before it was cast from one floating type to another."""
     while isinstance(bound, str) and bound in makers and makers[bound][0].type == "cast":
         cast = makers[bound][0]
-        before = cast.inputs["x"]
-        if not isinstance(before, str):
-            break
+        before, dtype = cast.inputs.get("x"), cast.inputs.get("dtype")
         types = program.inputs | (makers[before][0].outputs if before in makers else {})
+        if not isinstance(before, str) or before not in types:
+            break
         if not {cast.outputs[bound].dtype, types[before].dtype} <= {"float16", "float32"}:
             break
-        named = mil.constant(program, cast.inputs["dtype"])
+        named = None if dtype is None else mil.constant(program, dtype)
         if named is None or SHORT.get(str(named.value)) != cast.outputs[bound].dtype:
             raise VerificationError(f"{program.path}: {bound!r} is cast to what it does not say")
         bound = before
