@@ -199,11 +199,11 @@ def reason_table(why: str, rows: "pd.DataFrame") -> str:
 
 def needs_table(rows: "pd.DataFrame") -> str:
     """Rows of `all_claims` that nothing answers, counted by paper and by what would answer them."""
-    counts = rows.groupby(["paper", "quantity", "how"], sort=False).size()
+    counts = rows.groupby(["paper", "quantity", "how"], sort=False).size().reset_index(name="rows")
     lines = "".join(
-        f"<tr><td>{TITLES[paper]}</td><td>{escape(quantity)}</td><td>{number}</td>"
-        f"<td>{escape(how)}</td></tr>"
-        for (paper, quantity, how), number in counts.items()
+        f"<tr><td>{TITLES[row['paper']]}</td><td>{escape(row['quantity'])}</td>"
+        f"<td>{row['rows']}</td><td>{escape(row['how'])}</td></tr>"
+        for row in counts.to_dict("records")
     )
     head = "<th>paper</th><th>quantity</th><th>claims</th><th>what it needs</th>"
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody>"
