@@ -23,7 +23,7 @@ public final class Network: @unchecked Sendable {
             let image = feature.imageConstraint
         else {
             throw BackboneError(
-                "\(model.lastPathComponent) takes no image; export it without --tensor-input")
+                "\(model.lastPathComponent) takes no image: export_coreml(..., image=True)")
         }
         input = name
         width = image.pixelsWide
