@@ -62,8 +62,16 @@ def points(
     return ax.plot(x, y, **(defaults | settings))
 
 
-def show(fig: Figure, alt: str) -> None:
-    """Display a figure once, with the words that stand in for it where it cannot be seen."""
+def show(fig: Figure, alt: str, caption: str = "") -> None:
+    """Display a figure once.
+
+    Args:
+        alt: the words that stand in for it where it cannot be seen.
+        caption: below it, what to look at; the book numbers figures that have one.
+
+    Raises:
+        ValueError: no alt text.
+    """
     if not alt.strip():
         raise ValueError("A figure needs alt text: say what it shows.")
     buffer = io.BytesIO()
@@ -75,4 +83,7 @@ def show(fig: Figure, alt: str) -> None:
         f'<img alt="{html.escape(alt)}" width="{width}" style="max-width: 100%; height: auto" '
         f'src="data:image/webp;base64,{image}">'
     )
+    if caption:
+        words = f'<figcaption style="text-align:left">{html.escape(caption)}</figcaption>'
+        tag = f'<figure class="pr-plot" style="margin:0">{tag}{words}</figure>'
     display({"text/html": tag, "text/plain": alt}, raw=True)

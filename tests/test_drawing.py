@@ -282,3 +282,9 @@ def test_text_stands_clear_and_reads_in_both_schemes(browser):
 def test_a_file_names_no_other_file():
     svg = drawing("rapidnet_ti", True).svg()
     assert not re.search(r"(href|src)=|url\(|<script|http(?!://www.w3.org/2000/svg)", svg)
+
+
+def test_a_caption_stands_below_the_drawing_and_is_escaped():
+    drawing = paperrepro.draw(nn.Conv2d(3, 8, 3), caption="Look at <this>")
+    assert drawing.html().endswith("Look at &lt;this&gt;</figcaption></figure>")
+    assert "figcaption" not in paperrepro.draw(nn.Conv2d(3, 8, 3)).html()

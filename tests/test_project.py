@@ -39,6 +39,7 @@ LAYERS = {
     "networks": 6,
     "export": 7,
     "figures": 7,
+    "lessons": 7,
     "training": 7,
     "benchmark": 8,
     "cli": 9,

@@ -80,7 +80,11 @@ SITES = {
 }
 
 
-TYPE_VARIABLES = ("paperrepro.benchmark.latency.Name", "paperrepro.reparam.Network")
+TYPE_VARIABLES = (
+    "paperrepro.benchmark.latency.Name",
+    "paperrepro.lessons.Model",
+    "paperrepro.reparam.Network",
+)
 """Which have no page."""
 
 

@@ -6,6 +6,7 @@ residual; columns that meet in a plus are branches. Colours say what a layer mix
 (depthwise), channels (1 × 1), or both (dense).
 """
 
+import html
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +47,12 @@ class Drawing:
     Attributes:
         title: what is drawn.
         alt: the drawing in words, from the same data.
+        caption: what stands below it in HTML.
         layers: the layers that are drawn; of whole networks none.
     """
 
-    def __init__(self, panels: list[Panel], layers: list[Layer]) -> None:
-        self.panels, self.layers = panels, layers
+    def __init__(self, panels: list[Panel], layers: list[Layer], caption: str = "") -> None:
+        self.panels, self.layers, self.caption = panels, layers, caption
         self.title = panels[0].title
         self.alt = alt_of(panels)
 
@@ -61,7 +63,11 @@ class Drawing:
     def html(self) -> str:
         """The drawing as HTML: its forms side by side, or one below the other on a phone."""
         pictures = "".join(str(picture([panel])) for panel in self.panels)
-        return f'<div class="pr-figure pr-panels">{pictures}</div>'
+        drawn = f'<div class="pr-figure pr-panels">{pictures}</div>'
+        if not self.caption:
+            return drawn
+        words = f'<figcaption style="text-align:left">{html.escape(self.caption)}</figcaption>'
+        return f'<figure class="pr-plot" style="margin:0">{drawn}{words}</figure>'
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the SVG, whole or not at all.
@@ -90,6 +96,7 @@ def draw(
     block: str | None = None,
     fused: bool = False,
     title: str | None = None,
+    caption: str = "",
 ) -> Drawing:
     """A diagram of a block or a whole network, made from the module.
 
@@ -109,6 +116,7 @@ def draw(
         block: only this part, by its name in the module, with the map that it sees there.
         fused: beside it the re-parameterized form, as it runs.
         title: what stands above; the name of the network or of the class when None.
+        caption: below it, what to look at; the book numbers figures that have one.
 
     Raises:
         ValueError: the module does not take such an input, or has no such part.
@@ -124,7 +132,7 @@ def draw(
         panel, found = make_panel(name, form, part, size)
         panels.append(panel)
         layers += found
-    return Drawing(panels, layers)
+    return Drawing(panels, layers, caption)
 
 
 def shapes_of(module: nn.Module, size: int | Shape | None) -> Shapes:
