@@ -33,8 +33,8 @@ def test_only_seeds_of_both_count_and_fewer_than_three_are_not_compared():
     table = runs({"K = 3": [40.0, 50, 60, 70], "K = 31": [41.0, 52, 63], "K = 7": [1.0, 2]})
     found = dense_comparisons("camvid", table)
     assert list(found["variant"]) == ["K = 31"] and found["seeds"].tolist() == [3]
-    with pytest.raises(ValueError, match="fewer than 3"):
-        dense_comparisons("camvid", runs({"K = 3": [40.0, 50, 60], "K = 31": [41.0, 52]}))
+    few = runs({"K = 3": [40.0, 50, 60], "K = 31": [41.0, 52], "K = 7": [1.0, 2, 3]})
+    assert dense_comparisons("camvid", few).empty
 
 
 def test_scenes_decide_by_the_far_distances():
@@ -75,5 +75,5 @@ def test_stored_runs_are_the_designs(name):
     assert table["value"].between(0, 100).all()
     keys = [key for key in table if key not in ("params", "value")]
     assert not table.duplicated(keys).any()
-    outcome = load_outcomes().set_index("id").loc[f"segmentation-{name}-k-31-against-k-3"]
-    assert outcome["fixed"] == "before"
+    outcome = f"segmentation-{name}-k-31-against-k-3"
+    assert (outcome in set(load_outcomes()["id"])) == (not dense_comparisons(name).empty)

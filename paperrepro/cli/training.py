@@ -411,7 +411,10 @@ def experiment(
             shown = means.agg(["mean", "std", "count"]).round(2).reset_index()
             typer.echo(render(shown, format))
             compared = rounded(dense_comparisons(name, table)).drop(columns="variant")
-            typer.echo(f"\nThe first decides.\n{render(compared, format)}", err=True)
+            told = f"The first decides.\n{render(compared, format)}"
+            if compared.empty:
+                told = "Fewer than three seeds of K = 3 and K = 31: the rule compares none."
+            typer.echo(f"\n{told}", err=True)
         return
     if name is None:
         rows = [
