@@ -71,7 +71,7 @@ def test_finished_runs_are_taken_as_they_are(tmp_path):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_stored_runs_are_the_designs(name):
     table = load_runs(name)
-    assert {"K = 3", "K = 31"} <= set(table["variant"]) <= set(STUDIES[name].variants)
+    assert set(table["variant"]) <= set(STUDIES[name].variants)
     assert table["value"].between(0, 100).all()
     keys = [key for key in table if key not in ("params", "value")]
     assert not table.duplicated(keys).any()
