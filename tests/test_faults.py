@@ -1,11 +1,15 @@
 """Some of the faults that `make faults` provokes by the thousand."""
 
+import os
 import subprocess
 import sys
 
+import pytest
 from faults import commands, modules
 from faults import weights as files_of_weights
 from faults._invocations import INVOCATIONS
+
+from paperrepro.files import write_atomically
 
 
 def test_random_trees_of_modules_keep_their_function():
@@ -26,6 +30,14 @@ def test_wrong_commands_end_in_one_line():
     tally = commands.attempt(60, chosen=early)
     assert tally.tried == 60 + len(early) > 90
     assert not tally.wrong and not tally.uncaught, tally
+
+
+def test_no_file_takes_the_place_of_a_pipe_or_device(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="pipe.*no regular file"):
+        write_atomically(pipe, "text")
+    assert pipe.is_fifo() and [each.name for each in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_a_full_disk_under_the_output_is_told():
