@@ -141,4 +141,4 @@ def different(name: str, run: Path, whole: dict[str, torch.Tensor]) -> list[str]
 
 
 if __name__ == "__main__":
-    main(attempt, 60)
+    main(attempt, 40)
