@@ -6,13 +6,16 @@ a network that returns several maps, `map1`, `map2`, ... Beside it stands
 `NAME.golden.safetensors`, an image and PyTorch's outputs, with which any device can be compared.
 """
 
+import copy
 import json
 import math
+import os
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import safetensors.torch
@@ -20,9 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets import Shapes
+from ..files import remove, remove_partial
 from ..models import IMAGENET
 from ..models.layers import LayerScale
+from ..reparam import reparameterize
+from ..results import need_finite
 
+FOLDING_LIMIT = 1e-6  # of the outputs' norm, in float64
 Normalization = tuple[Sequence[float], Sequence[float]]
 Outputs = dict[str, Tensor]
 
@@ -38,16 +45,17 @@ class Preparation:
 
 
 class WithNormalization(nn.Module):
-    """A network with the normalisation before it and, for a classifier, a softmax after it.
+    """A network with the normalisation before it and, where one is asked for, an answer after it.
 
-    Images `(N, C, H, W)` of 0 to 1 to a tuple of its outputs, in the order of `names`.
+    Images `(N, C, H, W)` of 0 to 1 to a tuple of its outputs. With `answer` the logits of a
+    classifier become probabilities, those of a segmenter the class of each pixel, `(N, H, W)`.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, network: nn.Module, preparation: Preparation, *, softmax: bool = False
+        self, network: nn.Module, preparation: Preparation, *, answer: bool = False
     ) -> None:
         super().__init__()
         self.network = network
@@ -55,13 +63,18 @@ class WithNormalization(nn.Module):
         if self.normalize:
             self.register_buffer("mean", torch.tensor(preparation.mean).reshape(-1, 1, 1))
             self.register_buffer("std", torch.tensor(preparation.std).reshape(-1, 1, 1))
-        self.softmax = softmax
+        self.answer = answer
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if self.normalize:
             images = (images - self.mean) / self.std
         outputs = tuple(by_name(self.network(images)).values())
-        return tuple(output.softmax(1) for output in outputs) if self.softmax else outputs
+        return tuple(map(answer_of, outputs)) if self.answer else outputs
+
+
+def answer_of(logits: Tensor) -> Tensor:
+    """Probabilities `(N, classes)`, or of a map of logits the class of each pixel `(N, H, W)`."""
+    return logits.softmax(1) if logits.ndim == 2 else logits.argmax(1)
 
 
 def by_name(outputs: Tensor | Sequence[Tensor] | Mapping[str, Tensor]) -> Outputs:
@@ -109,6 +122,24 @@ def reference(network: nn.Module, preparation: Preparation, images: Tensor) -> O
                 "other weights, or calibrate a fresh network (paperrepro.export.calibrate)"
             )
     return outputs
+
+
+def check_network(model: nn.Module, preparation: Preparation, images: Tensor) -> None:
+    """Whether its numbers are finite, and its re-parameterized form is the same in float64.
+
+    Raises:
+        ValueError: naming the tensor, or by how much the two forms differ.
+    """
+    need_finite(model.state_dict().items())
+    whole = copy.deepcopy(model).cpu().double().eval()
+    expected = reference(whole, preparation, images.double())
+    found = reference(reparameterize(whole), preparation, images.double())
+    error = relative_error(found, expected)
+    if not error <= FOLDING_LIMIT:
+        raise ValueError(
+            f"the re-parameterized network differs from the network by {error:.2g} of its output's "
+            "norm; paperrepro.reparam.explain(model) lists what was folded"
+        )
 
 
 def prepared(images: Tensor, normalized: WithNormalization) -> Tensor:
@@ -200,8 +231,8 @@ def check_labels(labels: Sequence[str] | None, outputs: Outputs) -> None:
     twice = [label for label, count in Counter(labels).items() if count > 1]
     if twice:
         raise ValueError(
-            f"the label {twice[0]!r} stands for more than one class; a classifier's probabilities "
-            "are listed by label, so make them different"
+            f"the label {twice[0]!r} stands for more than one class; answers are listed by label, "
+            "so make them different"
         )
 
 
@@ -242,17 +273,32 @@ def check_path(path: Path, suffix: str, overwrite: bool) -> None:
             raise FileExistsError(f"{output} exists; choose another path, or overwrite it")
 
 
-def temporary_folder(path: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder beside the path, removed at the end.
+@contextmanager
+def writing(path: Path, suffix: str, overwrite: bool) -> Iterator[Path]:
+    """A folder beside the path to write in, removed at the end; what a killed export left, too.
 
     Raises:
-        OSError: nothing can be written there.
+        ValueError: the path has another ending.
+        OSError: a file is there, another process writes it, or nothing can be written there.
     """
+    check_path(path, suffix, overwrite)
+    folder = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent)
+        remove_partial(path)
+        folder.mkdir()
     except OSError as error:
         raise OSError(f"cannot write to {path.parent}: {error.strerror or error}") from error
+    try:
+        others = {*path.parent.glob(f".{escape(path.name)}.*.partial")} - {folder}
+        if others:
+            raise FileExistsError(
+                f"another process is writing {path} ({others.pop().name}); choose another path"
+            )
+        check_path(path, suffix, overwrite)  # it may have come meanwhile
+        yield folder
+    finally:
+        remove(folder)
 
 
 def replace(new: Path, path: Path) -> None:
