@@ -1,6 +1,6 @@
 """What a training costs in operations, and from them an estimate of its hours on a GPU."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -83,18 +83,12 @@ class Downstream:
     size: tuple[int, int] | None = None
 
 
-COCO = dict(data="coco", pictures=118_287, classes=80)
-ADE20K = dict(data="ade20k", pictures=20_210, classes=150)
+COCO = Downstream("detect", "mask_rcnn", "coco", 118_287, 80, (800, 1280))
+ADE20K = Downstream("segment", "upernet", "ade20k", 20_210, 150)
 DOWNSTREAM = {
-    **{
-        head: Downstream("detect", head, **COCO, size=(800, 1280))
-        for head in ("mask_rcnn", "fcos", "cascade_mask_rcnn")
-    },
-    "ssdlite": Downstream("detect", "ssdlite", **COCO, size=(320, 320)),
-    **{
-        head: Downstream("segment", head, **ADE20K)
-        for head in ("semantic_fpn", "upernet", "deeplabv3")
-    },
+    **{head: replace(COCO, head=head) for head in ("mask_rcnn", "fcos", "cascade_mask_rcnn")},
+    "ssdlite": replace(COCO, head="ssdlite", size=(320, 320)),
+    **{head: replace(ADE20K, head=head) for head in ("semantic_fpn", "upernet", "deeplabv3")},
     "upernet-cityscapes": Downstream("segment", "upernet", "cityscapes", 2_975, 19),
 }
 """By the recipe's name."""
