@@ -238,7 +238,7 @@ def command_line(context: typer.Context, *places: str) -> str:
         if parameter.param_type_name == "argument":
             words += map(str, values)
         elif getattr(parameter, "is_flag", False):
-            words.append(parameter.opts[0])
+            words.append((parameter.opts if value else parameter.secondary_opts)[0])
         else:
             words += [word for one in values for word in (parameter.opts[0], str(one))]
     return shlex.join(words)
