@@ -1,9 +1,9 @@
 """A long measurement in steps: its table is written after each, and goes on where it was stopped.
 
-    steps = Steps(Path("data/results/executorch.csv"), command="paperrepro benchmark executorch")
-    for name in names:
-        steps.take({"network": name}, partial(measure, name))
-    steps.table
+    >>> steps = Steps(Path("executorch.csv"), command="paperrepro benchmark executorch")
+    >>> for name in names:
+    ...     steps.take({"network": name}, partial(measure, name))
+    >>> steps.table
 
 Until the command writes the whole table its file says `# unfinished: yes`. Such a file is gone on
 with by the same command on the same machine with the same versions, and begun anew by any other.
