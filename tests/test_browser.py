@@ -111,6 +111,24 @@ def test_page_reads_well_at_every_width(site, page, name):
     assert not page.faults, "\n".join(page.faults)
 
 
+def test_a_page_forbids_what_comes_from_elsewhere(site, page):
+    page.goto((site / "fasternet.html").as_uri())
+    refused = page.evaluate(
+        """async () => {
+            const refused = [];
+            const note = (event) => refused.push(event.effectiveDirective);
+            document.addEventListener("securitypolicyviolation", note);
+            const src = "https://example.org/";
+            document.body.append(Object.assign(new Image(), { src }));
+            document.body.append(Object.assign(document.createElement("script"), { src }));
+            await fetch(src).catch(() => null);
+            await new Promise((done) => setTimeout(done, 200));
+            return refused;
+        }"""
+    )
+    assert sorted(refused) == ["connect-src", "img-src", "script-src-elem"]
+
+
 def test_a_first_visit_is_light(site, page):
     files = []
     page.on("requestfinished", lambda request: files.append(request.url))

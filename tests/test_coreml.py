@@ -329,7 +329,7 @@ def test_the_first_operation_that_overflows_is_named(tmp_path):
     white[0, 1] = 128
     path = tmp_path / "net.mlpackage"
     export_coreml(Squares(250), path, size=8, normalize=False)
-    found = verify_coreml(path, Squares(250), white)
+    found = verify_coreml(path, Squares(250), white, normalize=False)
     assert found.peak == pytest.approx(62500, rel=1e-3) and found.agreement == 1
     before = file_of(path).read_bytes()
     with pytest.raises(VerificationError, match=r"mul '\w+' leaves the range of float16 .* at"):
@@ -350,8 +350,12 @@ def test_a_classifier(tmp_path):
     assert label == LABELS[expected.argmax()]
     assert list(probabilities) == LABELS
     assert sum(probabilities.values()) == pytest.approx(1, rel=1e-2)
-    found = verify_coreml(path, model, images())
+    found = verify_coreml(path, model, images(), labels=LABELS)
     assert found.float32_error <= 1e-5 < found.float16_error < 0.05
+    with pytest.raises(VerificationError, match="they differ from the 0th on"):
+        verify_coreml(path, model, images(), labels=LABELS[::-1])
+    with pytest.raises(ValueError, match="give labels="):
+        verify_coreml(path, model, images())
 
 
 @pytest.mark.parametrize("target", ["iOS15", "iOS17", "iOS18"])
@@ -364,7 +368,8 @@ def test_targets_and_tensor_inputs(target, tmp_path):
     image = images(1) / 255
     with torch.no_grad():
         assert relative_error(program(image)["logits"], model(image)) == pytest.approx(0, abs=0.05)
-    assert verify_coreml(path, model, images()).float16_error == pytest.approx(report.error, rel=9)
+    found = verify_coreml(path, model, images(), normalize=False)
+    assert found.float16_error == pytest.approx(report.error, rel=9)
 
 
 # Relative errors of the logits, which depend on the method far more than on the weights.
@@ -485,11 +490,12 @@ def test_tracing_where_torch_export_fails(tmp_path):
 
 def test_a_network_of_another_library(tmp_path):
     model = randomize(torchvision.models.mobilenet_v2(weights=None, num_classes=7))
-    report = export_coreml(
-        model, tmp_path / "net.mlpackage", size=SIZE, normalize=((0.5,) * 3, (0.5,) * 3)
-    )
+    half = (0.5,) * 3, (0.5,) * 3
+    report = export_coreml(model, tmp_path / "net.mlpackage", size=SIZE, normalize=half)
     assert "batch_norm" not in report.operations and report.error < 0.05
-    verify_coreml(tmp_path / "net.mlpackage", model, images())
+    verify_coreml(report.path, model, images(), normalize=half)
+    with pytest.raises(VerificationError, match="0.485"):
+        verify_coreml(report.path, model, images())
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,10 @@ def test_export_says_what_it_wrote(exported):
 
 def test_verify_prints_the_report(exported):
     path, weights, _ = exported
-    result = run("verify", path, "--weights", weights, "--count", 2)
+    result = run(
+        *("verify", path, "--weights", weights, "--count", 2),
+        *("--labels", path.with_name("labels.txt")),
+    )
     assert result.exit_code == 0, result.output
     facts = dict(re.split(" {2,}", line) for line in result.stdout.splitlines())
     assert facts["images"] == "2"
@@ -69,7 +72,10 @@ def test_verify_refuses_other_weights(exported, tmp_path):
     with torch.no_grad():
         model.head.fc.weight[0, 0] += 0.1
     save_model(model, tmp_path / "other.safetensors")
-    result = run("verify", path, "--weights", tmp_path / "other.safetensors", "--count", 1)
+    result = run(
+        *("verify", path, "--weights", tmp_path / "other.safetensors", "--count", 1),
+        *("--labels", path.with_name("labels.txt")),
+    )
     assert result.exit_code == 1
     assert "weight of linear" in result.stderr and "in 1 of 6,400 numbers" in result.stderr
     assert len(result.stderr.splitlines()) == 1

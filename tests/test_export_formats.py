@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from paperrepro import create_model, export, save_model
 from paperrepro.cli import app
-from paperrepro.export import calibrate, executorch, export_coreml, onnx, verify_coreml
+from paperrepro.export import calibrate, executorch, export_coreml, network, onnx, verify_coreml
 from paperrepro.export.watch import VerificationError
 from paperrepro.models.backbone import FeatureExtractor
 
@@ -66,10 +66,27 @@ def test_weights_that_are_not_finite_are_refused(write, tmp_path):
     model = tiny("fasternet_t0")
     with torch.no_grad():
         model.head.fc.weight[0, 0] = torch.nan
-    with pytest.raises(ValueError, match="not finite in PyTorch"):
+    with pytest.raises(ValueError, match="head.fc.weight"):
         write(model)
-    with pytest.raises(ValueError, match="not finite in PyTorch"):
+    with pytest.raises(ValueError, match="head.fc.weight"):
         export_coreml(model, tmp_path / "net.mlpackage", size=SIZE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_export_to_one_place_is_refused(write, tmp_path):
+    """While the first is at work; what a killed one left is removed."""
+    model = tiny("fasternet_t0")
+    first = write(model)
+    for each in tmp_path.iterdir():
+        each.unlink()
+    killed = tmp_path / f".{first.path.name}.{2**22 + 1}.partial"  # beyond any process's number
+    killed.mkdir()
+    with network.writing(first.path, first.path.suffix, False):
+        running = next(each for each in tmp_path.iterdir() if each != killed)
+        running.rename(tmp_path / f".{first.path.name}.1.partial")
+        with pytest.raises(FileExistsError, match="another process is writing .*net"):
+            write(model)
+        (tmp_path / f".{first.path.name}.1.partial").rmdir()
     assert not list(tmp_path.iterdir())
 
 
@@ -119,11 +136,11 @@ def test_a_map_of_classes_from_a_grey_picture(tmp_path):
     golden = safetensors.torch.load_file(report.golden)
     assert golden["image"].shape == (1, 1, 16, 16) and golden["logits"].shape == (1, 3, 16, 16)
     grey = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8)
-    found = verify_coreml(path, model, grey)
+    found = verify_coreml(path, model, grey, normalize=((0.5,), (0.25,)))
     assert found.float32_error <= 1e-5 and 0.9 < found.agreement <= 1
     other = Segmenter()
     with pytest.raises(VerificationError, match=" of conv"):
-        verify_coreml(path, other, grey)
+        verify_coreml(path, other, grey, normalize=((0.5,), (0.25,)))
     assert export_coreml(model, path, size=16, overwrite=True).error < 0.01, "ImageNet's mean"
 
 

@@ -14,6 +14,7 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.proto.Model_pb2 import Model
 
 from paperrepro.export import mil
+from paperrepro.export.operations import OPERATIONS, evaluate
 from paperrepro.export.package import MilError, unpack
 
 X = torch.linspace(-3, 3, 2 * 3 * 4 * 4).reshape(2, 3, 4, 4)
@@ -272,42 +273,45 @@ def test_an_operation(case, every_case):
 
 def test_logic_and_selection():
     yes, no = torch.tensor([True, True, False]), torch.tensor([True, False, False])
-    assert mil.evaluate("logical_and", {"x": yes, "y": no}).tolist() == [True, False, False]
-    assert mil.evaluate("logical_or", {"x": yes, "y": no}).tolist() == [True, True, False]
-    assert mil.evaluate("logical_not", {"x": no}).tolist() == [False, True, True]
-    chosen = mil.evaluate("select", {"cond": no, "a": torch.ones(3), "b": torch.zeros(3)})
+    assert evaluate("logical_and", {"x": yes, "y": no}).tolist() == [True, False, False]
+    assert evaluate("logical_or", {"x": yes, "y": no}).tolist() == [True, True, False]
+    assert evaluate("logical_not", {"x": no}).tolist() == [False, True, True]
+    chosen = evaluate("select", {"cond": no, "a": torch.ones(3), "b": torch.zeros(3)})
     assert chosen.tolist() == [1, 0, 0]
 
 
 def test_upsampling():
     x = torch.tensor([[[[0.0, 2.0], [4.0, 6.0]]]])
     twice = {"x": x, "scale_factor_height": 2, "scale_factor_width": 2}
-    nearest = mil.evaluate("upsample_nearest_neighbor", twice)
+    nearest = evaluate("upsample_nearest_neighbor", twice)
     assert nearest[0, 0].tolist() == [[0, 0, 2, 2]] * 2 + [[4, 4, 6, 6]] * 2
-    corners = mil.evaluate("upsample_bilinear", twice | {"align_corners": True})
+    corners = evaluate("upsample_bilinear", twice | {"align_corners": True})
     torch.testing.assert_close(corners[0, 0, 0], torch.tensor([0, 2 / 3, 4 / 3, 2]))
-    centers = mil.evaluate("upsample_bilinear", twice | {"align_corners": False})
+    centers = evaluate("upsample_bilinear", twice | {"align_corners": False})
     assert centers[0, 0, 0].tolist() == [0, 0.5, 1.5, 2]
 
 
 def test_quantization_there_and_back():
     x = torch.tensor([[-300.0, -1.0, 0.26, 0.74], [-1.0, 0.0, 1.0, 300.0]])
     by_row = {"scale": torch.tensor([0.5, 0.25]), "axis": torch.tensor(0)}
-    whole = mil.evaluate("quantize", {"input": x, "output_dtype": "int8"} | by_row)
+    whole = evaluate("quantize", {"input": x, "output_dtype": "int8"} | by_row)
     assert whole.tolist() == [[-128, -2, 1, 1], [-4, 0, 4, 127]]
-    back = mil.evaluate("dequantize", {"input": whole} | by_row)
+    back = evaluate("dequantize", {"input": whole} | by_row)
     assert back.tolist() == [[-64, -1, 0.5, 0.5], [-1, 0, 1, 31.75]]
     shifted = {"scale": torch.tensor(0.5), "zero_point": torch.tensor(100)}
-    positive = mil.evaluate("quantize", {"input": x, "output_dtype": "uint8"} | shifted)
+    positive = evaluate("quantize", {"input": x, "output_dtype": "uint8"} | shifted)
     assert positive.tolist() == [[0, 98, 101, 101], [98, 100, 102, 255]]
-    assert mil.evaluate("dequantize", {"input": positive} | shifted)[1, 1] == 0
+    assert evaluate("dequantize", {"input": positive} | shifted)[1, 1] == 0
 
 
 def test_every_operation_of_the_table_is_tested():
     tested = {case[0] for case in CASES} | {"logical_and", "logical_or", "logical_not", "select"}
     tested |= {"upsample_nearest_neighbor", "upsample_bilinear", "quantize", "dequantize"}
-    elsewhere = {"classify", *(name for name in mil.OPERATIONS if name.startswith("constexpr_"))}
-    assert mil.OPERATIONS.keys() == tested | elsewhere
+    elsewhere = {
+        "classify",
+        *(name for name in OPERATIONS if name.startswith("constexpr_")),
+    }
+    assert OPERATIONS.keys() == tested | elsewhere
 
 
 def as_package(model, path, size, *, capture="export", precision="FLOAT32"):
@@ -392,27 +396,27 @@ def test_compressed_constants():
         "zero_point": torch.tensor([1, 2], dtype=torch.int8),
         "scale": torch.tensor([10.0, 100.0]),
     }
-    columns = mil.evaluate("constexpr_affine_dequantize", affine | {"axis": torch.tensor(1)})
+    columns = evaluate("constexpr_affine_dequantize", affine | {"axis": torch.tensor(1)})
     assert columns.tolist() == [[0, 0], [20, 200]]
-    rows = mil.evaluate("constexpr_affine_dequantize", affine | {"axis": torch.tensor(0)})
+    rows = evaluate("constexpr_affine_dequantize", affine | {"axis": torch.tensor(0)})
     assert rows.tolist() == [[0, 10], [100, 200]]
     blocks = {
         "data": torch.tensor([[1, 2, 3, 4]], dtype=torch.int8),
         "scale": torch.tensor([[1.0, 10.0]]),
     }
     kind = "constexpr_blockwise_shift_scale"
-    assert mil.evaluate(kind, blocks).tolist() == [[1, 2, 30, 40]]
+    assert evaluate(kind, blocks).tolist() == [[1, 2, 30, 40]]
     shifted = blocks | {"offset": torch.tensor([[1, 2]], dtype=torch.int8)}
-    assert mil.evaluate(kind, shifted).tolist() == [[0, 1, 10, 20]]
+    assert evaluate(kind, shifted).tolist() == [[0, 1, 10, 20]]
     two_tables = {
         "lut": torch.tensor([1.0, 5, 9, 13, 2, 10, 18, 26]).reshape(2, 1, 4, 1),
         "indices": torch.tensor([2, 3, 3, 0, 1, 0, 3, 0, 2, 1, 0, 3]).reshape(6, 2),
     }
-    dense = mil.evaluate("constexpr_lut_to_dense", two_tables)
+    dense = evaluate("constexpr_lut_to_dense", two_tables)
     assert dense.tolist() == [[9, 13], [13, 1], [5, 1], [26, 2], [18, 10], [2, 26]]
     mask = torch.tensor([0b00001100], dtype=torch.uint8)
     sparse = {"nonzero_data": torch.tensor([7.0, 8.0]), "mask": mask, "shape": torch.tensor([5])}
-    assert mil.evaluate("constexpr_sparse_to_dense", sparse).tolist() == [0, 0, 7, 8, 0]
+    assert evaluate("constexpr_sparse_to_dense", sparse).tolist() == [0, 0, 7, 8, 0]
 
 
 @pytest.mark.parametrize(
@@ -442,7 +446,7 @@ def test_compressed_constants():
 )
 def test_nothing_is_guessed(kind, arguments, message):
     with pytest.raises(ValueError, match=message):
-        mil.evaluate(kind, arguments)
+        evaluate(kind, arguments)
 
 
 @pytest.fixture(scope="module")

@@ -355,6 +355,21 @@ def test_roll_is_torch_roll_up_to_the_side_and_the_identity_beyond():
         assert torch.equal(roll(x, side + 1, dim), x)
 
 
+@pytest.mark.parametrize("graph", ["mgc", "svga"])
+def test_a_traced_graph_refuses_maps_of_another_size(graph):
+    """Its connections are those of the size that it was traced with."""
+    layer = MaxRelative(graph, 2)
+    traced = torch.jit.trace(layer, torch.randn(1, 3, 8, 8))
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(traced(x), layer(x))
+    for height, width in ((16, 16), (8, 4), (1, 8), (1, 1)):
+        with pytest.raises(RuntimeError):
+            traced(torch.randn(1, 3, height, width))
+    single = torch.jit.trace(layer, torch.randn(1, 3, 1, 1))
+    with pytest.raises(RuntimeError):
+        single(x)
+
+
 def test_max_relative_features_of_one_bright_pixel():
     x = torch.zeros(1, 1, 7, 7)
     x[0, 0, 3, 3] = 1

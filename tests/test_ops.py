@@ -110,6 +110,16 @@ def test_an_impulse_shows_the_flipped_kernel():
         torch.testing.assert_close(output[0, 0, 2:7, 2:7], weight[0, 0].flip(0, 1))
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("method", METHODS)
+def test_no_images(method, format):
+    x, weight, bias = (each.requires_grad_() for each in tensors(0, 3, (9, 80), 13, format))
+    output = depthwise_conv2d(x, weight, bias, method=method)
+    output.sum().backward()
+    assert output.shape == x.shape == x.grad.shape
+    assert not weight.grad.any() and not bias.grad.any()
+
+
 def test_input_that_is_not_contiguous():
     x, weight, bias = tensors(2, 3, (20, 24), 7)
     for view in (x.transpose(2, 3), x[..., ::2], x.flip(0)[:, :, 1:], x[:1].expand(4, -1, -1, -1)):

@@ -77,6 +77,11 @@ def test_workflows_follow_the_public_schema():
     assert {path.stem for path in workflows} >= {"ci", "pages", "release", "weekly"}
     check_schema("vendor.github-workflows", *workflows)
     check_schema("custom.github-workflows-require-timeout", *workflows)
+    for path in workflows:
+        text = path.read_text()
+        used = re.findall(r"uses: (?!\./)(.*)", text)
+        assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", action) for action in used), path
+        assert text.count("actions/checkout@") == text.count("persist-credentials: false"), path
 
 
 def test_citation_follows_the_public_schema():

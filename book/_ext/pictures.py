@@ -1,4 +1,5 @@
-"""Directives for what the library draws: ```{moving} pconv``` and ```{drawing} replknet_31b```.
+"""Directives for what the library draws: ```{moving} pconv```, ```{drawing} replknet_31b``` and, with
+the verdicts of a paper's claims, ```{headlines} mobileone```.
 
 The scripts of figures, in notebooks' outputs too, become files of the site: one for all pages, which
 a content security policy can allow without a word inside the page.
@@ -12,6 +13,7 @@ from docutils.parsers.rst import Directive, directives
 
 from paperrepro import draw, figures
 from paperrepro.claims.reproduce import network
+from paperrepro.claims.scorecard import TITLES, headline_table
 from paperrepro.figures import FIGURES
 
 SCRIPT = re.compile(
@@ -51,6 +53,18 @@ class Drawing(Directive):
         return [nodes.raw("", picture.html(), format="html")]
 
 
+class Headlines(Directive):
+    """The claims that a paper rests on, with what became of them."""
+
+    required_arguments = 1
+
+    def run(self):
+        paper = self.arguments[0]
+        if paper not in TITLES:
+            raise self.error(f"no paper {paper}; there are {', '.join(TITLES)}")
+        return [nodes.raw("", headline_table(paper), format="html")]
+
+
 def scripts_as_files(app, pagename, templatename, context, doctree):
     def reference(match):
         name, text = match.groups()
@@ -74,6 +88,7 @@ def write_scripts(app, error):
 def setup(app):
     app.add_directive("moving", Moving)
     app.add_directive("drawing", Drawing)
+    app.add_directive("headlines", Headlines)
     app.connect("html-page-context", scripts_as_files)
     before_they_are_joined = 400
     app.connect("build-finished", write_scripts, priority=before_they_are_joined)

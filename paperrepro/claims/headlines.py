@@ -266,7 +266,8 @@ def headlines() -> "pd.DataFrame":
     """Every headline with its verdict.
 
     Returns:
-        A row each: the fields of `Headline`, and `verdict`, a key of `LADDER`.
+        A row each: the fields of `Headline`, `verdict`, a key of `LADDER`, and `by`, the outcome or
+        the claim that decided it; empty where a test proves it.
     """
     import pandas as pd
 
@@ -274,10 +275,9 @@ def headlines() -> "pd.DataFrame":
     of_claim = verdicts()
     rows = []
     for headline in HEADLINES:
-        found = [
-            *(str(of_outcome[name]) for name in headline.outcomes),
-            *(str(of_claim[name]) for name in headline.claims),
-            *(["proved"] if headline.proof else []),
-        ]
-        rows.append(vars(headline) | {"verdict": min(found, key=FROM_WORST.index)})
+        found = {name: str(of_outcome[name]) for name in headline.outcomes}
+        found |= {name: str(of_claim[name]) for name in headline.claims}
+        found |= {"": "proved"} if headline.proof else {}
+        by = min(found, key=lambda name: FROM_WORST.index(found[name]))
+        rows.append(vars(headline) | {"verdict": found[by], "by": by})
     return pd.DataFrame(rows)

@@ -170,7 +170,8 @@ def export(
             ]
             report = package
             if verify:
-                proof = verify_coreml(path, network, tried)
+                said = {"labels": common["labels"], "normalize": common["normalize"]}
+                proof = verify_coreml(path, network, tried, **said)
                 share = "" if proof.agreement is None else f", {proof.agreement:.0%} same answers"
                 facts.append(
                     (
@@ -245,6 +246,14 @@ def verify(
     weights: WeightsOption = None,
     images: ImagesOption = None,
     count: CountOption = 8,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with the name of a class on each line, as for export; the names in the "
+            "file of weights when left out.",
+            metavar="FILE",
+        ),
+    ] = None,
 ) -> None:
     """Execute a package here, and prove that it is the network.
 
@@ -268,10 +277,18 @@ def verify(
         program = load(package)
         size = Settings.of(program).size
         tried = load_images(images, size, count)
-        made_of = program.metadata["paperrepro.network"]
-        classes = int(program.metadata["paperrepro.classes"])
-        model, _ = named(made_of, weights, size, classes)
-        report = verify_coreml(package, model, tried)
+        made_of = program.metadata.get("paperrepro.network", "")
+        classes = program.metadata.get("paperrepro.classes", "")
+        if not classes.isdecimal():
+            raise ValueError(f"{package} does not say of how many classes; export it again")
+        model, input = named(made_of, weights, size, int(classes))
+        report = verify_coreml(
+            package,
+            model,
+            tried,
+            labels=read_lines(labels) if labels else None,
+            normalize=(input.mean, input.std) if model.in_chans == 3 else True,
+        )
     typer.echo(aligned((key.replace("_", " "), written(v)) for key, v in asdict(report).items()))
 
 

@@ -143,6 +143,7 @@ def train(
     """
     with exit_on_signal():
         from ..datasets import load_data
+        from ..files import pick_device
         from ..training import Machine
         from ..training import train as run_training
         from ..training.trainer import fit
@@ -150,6 +151,9 @@ def train(
 
         with exit_on_error(2):
             resolved = choose_recipe(name, recipe, settings)
+            pick_device(device)
+            if trunk_only and weights is None:
+                raise ValueError("--trunk-only takes the trunk of --weights: give that, too")
         machine = Machine(
             device=device,
             workers=workers,
@@ -461,9 +465,25 @@ def choose_recipe(name: str, recipe: str, settings: list[str] | None) -> "Recipe
 
     check_name(name)
     if recipe.endswith(".json"):
-        resolved = from_json(Path(recipe).read_text(encoding="utf-8"))
+        try:
+            resolved = from_json(Path(recipe).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{recipe}: {error}") from error
         if resolved.model != name:
             raise ValueError(f"{recipe} is a recipe for {resolved.model}, not for {name}")
     else:
         resolved = find_recipe(name, recipe)
-    return override(resolved, settings or [])
+    resolved = override(resolved, settings or [])
+    if settings or recipe.endswith(".json"):
+        check_config(resolved)
+    return resolved
+
+
+def check_config(recipe: "Recipe") -> None:
+    """Whether the network takes the recipe's options; it is built without memory."""
+    import torch
+
+    from ..models import build_model
+
+    with torch.device("meta"):
+        build_model(recipe.model, **recipe.config)

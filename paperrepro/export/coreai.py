@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from ..reparam import reparameterize
 from .network import (
     Preparation,
-    check_path,
     golden_image,
     reference,
     relative_error,
     replace,
     stored_bytes,
-    temporary_folder,
+    writing,
 )
 
 
@@ -55,29 +54,28 @@ def export_coreai(
     """
     start = time.perf_counter()
     path = Path(path)
-    check_path(path, ".aimodel", overwrite)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from coreai_torch import TorchConverter, get_decomp_table
-    except ImportError as error:
-        raise ValueError(
-            'coreai-torch is not installed: pip install "paperrepro[coreai]"'
-        ) from error
-    network = reparameterize(model).cpu().float()
-    image = golden_image(size, 3)
-    logits = reference(network, Preparation(size, (), ()), image)["logits"]
-    with torch.no_grad():
-        program = torch.export.export(network, (image / 255,)).run_decompositions(
-            get_decomp_table()
+    with writing(path, ".aimodel", overwrite) as folder:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                from coreai_torch import TorchConverter, get_decomp_table
+        except ImportError as error:
+            raise ValueError(
+                'coreai-torch is not installed: pip install "paperrepro[coreai]"'
+            ) from error
+        network = reparameterize(model).cpu().float()
+        image = golden_image(size, 3)
+        logits = reference(network, Preparation(size, (), ()), image)["logits"]
+        with torch.no_grad():
+            program = torch.export.export(network, (image / 255,)).run_decompositions(
+                get_decomp_table()
+            )
+        converter = TorchConverter().add_exported_program(
+            program, input_names=["image"], output_names=["logits"]
         )
-    converter = TorchConverter().add_exported_program(
-        program, input_names=["image"], output_names=["logits"]
-    )
-    with temporary_folder(path) as folder:
-        converter.to_coreai().save_asset(Path(folder) / path.name)
-        executed = asyncio.run(execute(Path(folder) / path.name, image / 255))
-        replace(Path(folder) / path.name, path)
+        converter.to_coreai().save_asset(folder / path.name)
+        executed = asyncio.run(execute(folder / path.name, image / 255))
+        replace(folder / path.name, path)
     seconds = time.perf_counter() - start
     return CoreAIReport(path, stored_bytes(path), relative_error(executed, logits), seconds)
 

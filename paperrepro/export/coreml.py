@@ -34,7 +34,7 @@ from .network import (
     channels_of,
     check_finite,
     check_labels,
-    check_path,
+    check_network,
     first_line,
     golden_image,
     golden_path,
@@ -44,7 +44,7 @@ from .network import (
     replace,
     save_golden,
     stored_bytes,
-    temporary_folder,
+    writing,
 )
 from .package import coremltools, need_tensor, quiet
 from .watch import Watch
@@ -115,7 +115,11 @@ class Settings(Preparation):
         try:
             settings = json.loads(program.metadata["paperrepro.settings"])
             listed = {k: tuple(v) for k, v in settings.items() if isinstance(v, list)}
-            return cls(**(settings | listed))
+            made = cls(**(settings | listed))
+            if not (type(made.size) is type(made.channels) is int and type(made.image) is bool):
+                raise TypeError("size and channels are numbers, image is true or false")
+            check_arguments(made.size, made.precision, made.target, made.compress)
+            return made
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{program.path} does not say how it was made, because export_coreml did not make "
@@ -198,22 +202,22 @@ def export_coreml(
     start = time.perf_counter()
     path = Path(path)
     check_arguments(size, precision, target, compress, compute_units)
-    check_path(path, ".mlpackage", overwrite)
-    mean, std = normalization(model, normalize)
-    channels = channels_of(model)
-    preparation = Preparation(size, mean, std)
-    network = reparameterize(model).cpu().float()
-    drawn = golden_image(size, channels)
-    outputs = reference(network, preparation, drawn)
-    check_labels(labels, outputs)
-    settings = Settings(
-        size, mean, std, precision, target, image, compress, channels, tuple(outputs)
-    )
-    check_image(settings)
-    converted, frontend = convert(network, settings, labels)
-    describe(converted, model, network, next(iter(outputs.values())).shape[1], compute_units)
-    with temporary_folder(path) as folder:
-        package = Path(folder) / path.name
+    with writing(path, ".mlpackage", overwrite) as folder:
+        mean, std = normalization(model, normalize)
+        channels = channels_of(model)
+        preparation = Preparation(size, mean, std)
+        network = reparameterize(model).cpu().float()
+        drawn = golden_image(size, channels)
+        check_network(model, preparation, drawn)
+        outputs = reference(network, preparation, drawn)
+        check_labels(labels, outputs)
+        settings = Settings(
+            size, mean, std, precision, target, image, compress, channels, tuple(outputs)
+        )
+        check_image(settings)
+        converted, frontend = convert(network, settings, labels)
+        describe(converted, model, network, next(iter(outputs.values())).shape[1], compute_units)
+        package = folder / path.name
         golden = golden_path(package)
         save(converted, package)
         program = mil.load(package)

@@ -31,7 +31,7 @@ from .network import (
     channels_of,
     check_finite,
     check_labels,
-    check_path,
+    check_network,
     golden_image,
     golden_path,
     normalization,
@@ -40,7 +40,7 @@ from .network import (
     replace,
     save_golden,
     stored_bytes,
-    temporary_folder,
+    writing,
 )
 from .onnx import FileReport, check_quantize
 
@@ -75,20 +75,20 @@ def export_executorch(
     start = time.perf_counter()
     path = Path(path)
     need_executorch()
-    check_path(path, ".pte", overwrite)
     check_quantize(quantize, images)
-    preparation = Preparation(size, *normalization(model, normalize))
-    network = reparameterize(model).cpu().float()
-    drawn = golden_image(size, channels_of(model))
-    outputs = reference(network, preparation, drawn)
-    check_labels(labels, outputs)
-    captured = capture(WithNormalization(network, preparation).eval(), drawn / 255)
-    if quantize:
-        assert images is not None  # `check_quantize`
-        captured = quantized(captured, images / 255)
-    content, delegates = lower(captured, drawn / 255)
-    with temporary_folder(path) as folder:
-        written = Path(folder) / path.name
+    with writing(path, ".pte", overwrite) as folder:
+        preparation = Preparation(size, *normalization(model, normalize))
+        network = reparameterize(model).cpu().float()
+        drawn = golden_image(size, channels_of(model))
+        check_network(model, preparation, drawn)
+        outputs = reference(network, preparation, drawn)
+        check_labels(labels, outputs)
+        captured = capture(WithNormalization(network, preparation).eval(), drawn / 255)
+        if quantize:
+            assert images is not None  # `check_quantize`
+            captured = quantized(captured, images / 255)
+        content, delegates = lower(captured, drawn / 255)
+        written = folder / path.name
         written.write_bytes(content)
         executed = dict(zip(outputs, load(written)(drawn / 255), strict=True))
         error = relative_error(executed, outputs)

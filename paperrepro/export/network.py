@@ -6,13 +6,16 @@ a network that returns several maps, `map1`, `map2`, ... Beside it stands
 `NAME.golden.safetensors`, an image and PyTorch's outputs, with which any device can be compared.
 """
 
+import copy
 import json
 import math
+import os
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import safetensors.torch
@@ -20,9 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets import Shapes
+from ..files import remove, remove_partial
 from ..models import IMAGENET
 from ..models.layers import LayerScale
+from ..reparam import reparameterize
+from ..results import need_finite
 
+FOLDING_LIMIT = 1e-6  # of the outputs' norm, in float64
 Normalization = tuple[Sequence[float], Sequence[float]]
 Outputs = dict[str, Tensor]
 
@@ -109,6 +116,24 @@ def reference(network: nn.Module, preparation: Preparation, images: Tensor) -> O
                 "other weights, or calibrate a fresh network (paperrepro.export.calibrate)"
             )
     return outputs
+
+
+def check_network(model: nn.Module, preparation: Preparation, images: Tensor) -> None:
+    """Whether its numbers are finite, and its re-parameterized form is the same in float64.
+
+    Raises:
+        ValueError: naming the tensor, or by how much the two forms differ.
+    """
+    need_finite(model.state_dict().items())
+    whole = copy.deepcopy(model).cpu().double().eval()
+    expected = reference(whole, preparation, images.double())
+    found = reference(reparameterize(whole), preparation, images.double())
+    error = relative_error(found, expected)
+    if not error <= FOLDING_LIMIT:
+        raise ValueError(
+            f"the re-parameterized network differs from the network by {error:.2g} of its output's "
+            "norm; paperrepro.reparam.explain(model) lists what was folded"
+        )
 
 
 def prepared(images: Tensor, normalized: WithNormalization) -> Tensor:
@@ -242,17 +267,32 @@ def check_path(path: Path, suffix: str, overwrite: bool) -> None:
             raise FileExistsError(f"{output} exists; choose another path, or overwrite it")
 
 
-def temporary_folder(path: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder beside the path, removed at the end.
+@contextmanager
+def writing(path: Path, suffix: str, overwrite: bool) -> Iterator[Path]:
+    """A folder beside the path to write in, removed at the end; what a killed export left, too.
 
     Raises:
-        OSError: nothing can be written there.
+        ValueError: the path has another ending.
+        OSError: a file is there, another process writes it, or nothing can be written there.
     """
+    check_path(path, suffix, overwrite)
+    folder = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent)
+        remove_partial(path)
+        folder.mkdir()
     except OSError as error:
         raise OSError(f"cannot write to {path.parent}: {error.strerror or error}") from error
+    try:
+        others = {*path.parent.glob(f".{escape(path.name)}.*.partial")} - {folder}
+        if others:
+            raise FileExistsError(
+                f"another process is writing {path} ({others.pop().name}); choose another path"
+            )
+        check_path(path, suffix, overwrite)  # it may have come meanwhile
+        yield folder
+    finally:
+        remove(folder)
 
 
 def replace(new: Path, path: Path) -> None:

@@ -31,7 +31,7 @@ from .network import (
     channels_of,
     check_finite,
     check_labels,
-    check_path,
+    check_network,
     golden_image,
     golden_path,
     normalization,
@@ -40,7 +40,7 @@ from .network import (
     replace,
     save_golden,
     stored_bytes,
-    temporary_folder,
+    writing,
 )
 
 OPSET = 18
@@ -98,26 +98,28 @@ def export_onnx(
     start = time.perf_counter()
     path = Path(path)
     need_onnx()
-    check_path(path, ".onnx", overwrite)
     check_quantize(quantize, images)
-    preparation = Preparation(size, *normalization(model, normalize))
-    network = reparameterize(model).cpu().float()
-    drawn = golden_image(size, channels_of(model))
-    outputs = reference(network, preparation, drawn)
-    check_labels(labels, outputs)
-    content = to_onnx(WithNormalization(network, preparation).eval(), drawn / 255, list(outputs))
-    if quantize:
-        assert images is not None  # `check_quantize`
-        content = quantized(content, images / 255)
-    content = described(content, labels)
-    error = max(
-        relative_error(execute(content, drawn.repeat(count, 1, 1, 1) / 255), several)
-        for count in (1, 3)
-        for several in [{k: v.repeat(count, *[1] * (v.ndim - 1)) for k, v in outputs.items()}]
-    )
-    check_finite(error, path, "export without quantize=")
-    with temporary_folder(path) as folder:
-        written = Path(folder) / path.name
+    with writing(path, ".onnx", overwrite) as folder:
+        preparation = Preparation(size, *normalization(model, normalize))
+        network = reparameterize(model).cpu().float()
+        drawn = golden_image(size, channels_of(model))
+        check_network(model, preparation, drawn)
+        outputs = reference(network, preparation, drawn)
+        check_labels(labels, outputs)
+        content = to_onnx(
+            WithNormalization(network, preparation).eval(), drawn / 255, list(outputs)
+        )
+        if quantize:
+            assert images is not None  # `check_quantize`
+            content = quantized(content, images / 255)
+        content = described(content, labels)
+        error = max(
+            relative_error(execute(content, drawn.repeat(count, 1, 1, 1) / 255), several)
+            for count in (1, 3)
+            for several in [{k: v.repeat(count, *[1] * (v.ndim - 1)) for k, v in outputs.items()}]
+        )
+        check_finite(error, path, "export without quantize=")
+        written = folder / path.name
         written.write_bytes(content)
         save_golden(golden_path(written), drawn, outputs, preparation, labels)
         replace(written, path)

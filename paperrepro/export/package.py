@@ -330,6 +330,11 @@ def need_tensor(value: object) -> Tensor:
     return value
 
 
+def numbers(values: Tensor | None) -> tuple[int, ...]:
+    """The numbers of a tensor; none of None."""
+    return () if values is None else tuple(values.flatten().tolist())
+
+
 def bounds_of(binding: Binding) -> tuple[Bound, ...]:
     """What a parameter is bound to; only `values` is bound to several."""
     return binding if isinstance(binding, tuple) else (binding,)

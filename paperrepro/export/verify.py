@@ -16,8 +16,9 @@ a BatchNorm with another last bit.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -27,11 +28,21 @@ from ..reparam import reparameterize
 from . import mil
 from .coreml import Settings, convert, labels_of, outputs_of, save
 from .mil import Constant, Program
-from .network import Outputs, reference, relative_error
+from .network import (
+    Normalization,
+    Outputs,
+    check_network,
+    normalization,
+    reference,
+    relative_error,
+)
+from .operations import evaluate
 from .package import Bound, Operation, bounds_of, need_tensor
 from .watch import VerificationError, Watch
 
 FLOAT32_LIMIT = 1e-5
+WORST = 1.0  # relative error of the outputs; outputs of 0 have it
+SHORT = {"fp16": "float16", "fp32": "float32"}
 SMALLEST_HALF = 2.0**-24
 HALF_STEP = 2.0**-10  # the distance of neighbouring float16 numbers over the smaller one, at most
 
@@ -68,7 +79,12 @@ class VerificationReport:
 
 
 def verify_coreml(
-    package: str | os.PathLike, model: nn.Module, images: Tensor
+    package: str | os.PathLike,
+    model: nn.Module,
+    images: Tensor,
+    *,
+    labels: Sequence[str] | None = None,
+    normalize: bool | Normalization = True,
 ) -> VerificationReport:
     """Execute a package on images, and compare file and results with the network's.
 
@@ -76,6 +92,8 @@ def verify_coreml(
         package: a folder that `export_coreml` wrote.
         model: the network it was made of, in any mode, re-parameterized or not.
         images: uint8, shape `(N, C, H, W)`, of the package's size and channels.
+        labels: the names of the classes; `model.classes` when None.
+        normalize: as `export_coreml` was told.
 
     Raises:
         VerificationError: the package is not the network, or leaves the range of float16.
@@ -90,11 +108,23 @@ def verify_coreml(
             f"{package} takes uint8 images of shape (N, {', '.join(map(str, shape))}), not "
             f"{images.dtype} of {tuple(images.shape)}"
         )
+    names = list(labels or getattr(model, "classes", None) or []) or None
+    check_said(program, settings, names, normalization(model, normalize))
+    check_network(model, settings, images[:1])
     network = reparameterize(model).cpu().float()
     expected = reference(network, settings, images)
+    if tuple(expected) != settings.outputs:
+        raise VerificationError(
+            f"{package} calls its outputs {settings.outputs}, and the network gives "
+            f"{', '.join(expected)}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         twin = load_twin(program, network, settings, Path(folder))
         operations, constants = compare_programs(program, twin)
+        check_description(program, twin)
+        if any(constant.compression for constant in program.constants.values()):
+            anew = load_anew(program, network, settings, Path(folder))
+            compare_programs(program, anew, unlike)
         float32_error = relative_error(outputs_of(twin, images, "float32"), expected)
     if not float32_error <= FLOAT32_LIMIT:
         raise VerificationError(
@@ -103,6 +133,10 @@ def verify_coreml(
         )
     watch = Watch(program.path, settings.precision)
     outputs = outputs_of(program, images, settings.precision, watch)
+    if not relative_error(outputs, expected) < WORST:
+        raise VerificationError(
+            f"{package}: its outputs have nothing in common with the network's; compress it less"
+        )
     agreement, margin = answers(outputs, expected)
     deviation = max((outputs[name] - expected[name]).abs().max().item() for name in expected)
     return VerificationReport(
@@ -131,6 +165,52 @@ def answers(outputs: Outputs, expected: Outputs) -> tuple[float | None, float | 
     return same.double().mean().item(), (best[:, 0] - best[:, 1]).min().item()
 
 
+def check_said(
+    program: Program,
+    settings: Settings,
+    labels: list[str] | None,
+    wanted: tuple[tuple[float, ...], tuple[float, ...]],
+) -> None:
+    """Whether the package prepares images and names classes as the caller says."""
+    if (settings.mean, settings.std) != wanted:
+        raise VerificationError(
+            f"{program.path} normalises by {settings.mean} and {settings.std}, and the network "
+            f"takes {wanted[0]} and {wanted[1]}; export it again, or give normalize= as then"
+        )
+    found = labels_of(program)
+    if found is not None and labels is None:
+        raise ValueError(f"{program.path} names its classes: give labels=, to compare them with")
+    if found is not None and found != labels:
+        pairs = zip_longest(found, labels or [])
+        first = next(i for i, (ours, theirs) in enumerate(pairs) if ours != theirs)
+        raise VerificationError(
+            f"{program.path} has other labels than the caller: they differ from the {first}th on"
+        )
+
+
+def check_description(program: Program, twin: Program) -> None:
+    """Whether an application is told the same as of the twin."""
+    pairs = zip_longest(program.description.split("\n"), twin.description.split("\n"))
+    for ours, theirs in pairs:
+        if ours != theirs:
+            raise VerificationError(
+                f"{program.path} describes itself by {(ours or '').strip()!r}, and the network "
+                f"needs {(theirs or '').strip()!r}"
+            )
+    if (program.opset, program.inputs) != (twin.opset, twin.inputs):
+        raise VerificationError(
+            f"{program.path} is for {program.opset} and takes {program.inputs}, and the network's "
+            f"is for {twin.opset} and takes {twin.inputs}"
+        )
+
+
+def load_anew(program: Program, network: nn.Module, settings: Settings, folder: Path) -> Program:
+    """The network converted and compressed as the package was."""
+    converted, _ = convert(network, settings, labels_of(program))
+    save(converted, folder / "anew.mlpackage")
+    return mil.load(folder / "anew.mlpackage")
+
+
 def load_twin(program: Program, network: nn.Module, settings: Settings, folder: Path) -> Program:
     """The network converted as the package was, but in float32 and without compression."""
     plain = replace(settings, precision="float32", compress=None)
@@ -139,8 +219,16 @@ def load_twin(program: Program, network: nn.Module, settings: Settings, folder: 
     return mil.load(folder / "twin.mlpackage")
 
 
-def compare_programs(program: Program, twin: Program) -> tuple[int, int]:
+def compare_programs(
+    program: Program,
+    twin: Program,
+    difference_of: Callable[[Constant | None, Constant | None], str] | None = None,
+) -> tuple[int, int]:
     """Walk through two programs from their outputs to their inputs, casts of floats left out.
+
+    Args:
+        difference_of: how two constants differ, in words; by default what the precision and the
+            compression do not explain.
 
     Returns:
         How many operations and how many constants were compared.
@@ -148,6 +236,7 @@ def compare_programs(program: Program, twin: Program) -> tuple[int, int]:
     Raises:
         VerificationError: naming the first that differs.
     """
+    precision = Settings.of(program).precision
     if program.outputs != twin.outputs or program.inputs.keys() != twin.inputs.keys():
         raise VerificationError(f"{program.path} has other inputs or outputs than its network")
     makers, twin_makers = producers(program), producers(twin)
@@ -163,13 +252,15 @@ def compare_programs(program: Program, twin: Program) -> tuple[int, int]:
             continue
         our_constant, their_constant = mil.constant(program, ours), mil.constant(twin, theirs)
         if our_constant or their_constant:
-            if difference := differing(our_constant, their_constant):
+            if difference := (difference_of or differing)(our_constant, their_constant):
                 raise VerificationError(f"{program.path}: {where} {difference}")
             constants += 1
             continue
         assert isinstance(ours, str) and isinstance(theirs, str)  # a literal is a constant
         (operation, index), (their_operation, their_index) = makers[ours], twin_makers[theirs]
-        if outline(operation, index) != outline(their_operation, their_index):
+        if outline(operation, index) != outline(their_operation, their_index) or not is_declared(
+            operation, their_operation, "float32" if reads_input(program, operation) else precision
+        ):
             raise VerificationError(
                 f"{program.path}: {where} is {text(operation, index)}, and the network has "
                 f"{text(their_operation, their_index)}"
@@ -201,12 +292,15 @@ def source(program: Program, makers: dict[str, tuple[Operation, int]], bound: Bo
     """What a value is before it was cast from one floating type to another."""
     while isinstance(bound, str) and bound in makers and makers[bound][0].type == "cast":
         cast = makers[bound][0]
-        before = cast.inputs["x"]
-        if not isinstance(before, str):
-            break
+        before, dtype = cast.inputs.get("x"), cast.inputs.get("dtype")
         types = program.inputs | (makers[before][0].outputs if before in makers else {})
+        if not isinstance(before, str) or before not in types:
+            break
         if not {cast.outputs[bound].dtype, types[before].dtype} <= {"float16", "float32"}:
             break
+        named = None if dtype is None else mil.constant(program, dtype)
+        if named is None or SHORT.get(str(named.value)) != cast.outputs[bound].dtype:
+            raise VerificationError(f"{program.path}: {bound!r} is cast to what it does not say")
         bound = before
     return bound
 
@@ -218,6 +312,19 @@ def outline(operation: Operation, index: int) -> tuple[object, ...]:
     }
     shapes = [declared.shape for declared in operation.outputs.values()]
     return index, operation.type, parameters, shapes
+
+
+def reads_input(program: Program, operation: Operation) -> bool:
+    """Whether the operation prepares the image, which comes in float32."""
+    return any(name in program.inputs for name in mil.operands(operation))
+
+
+def is_declared(ours: Operation, theirs: Operation, precision: str) -> bool:
+    """Whether results are declared with the twin's types, its float32 as the precision."""
+    return all(
+        our.dtype == (precision if their.dtype == "float32" else their.dtype)
+        for our, their in zip(ours.outputs.values(), theirs.outputs.values(), strict=True)
+    )
 
 
 def text(operation: Operation, index: int) -> str:
@@ -245,6 +352,18 @@ def differing(ours: Constant | None, twin: Constant | None) -> str:
         f"differs from the network's in {int(wrong.sum()):,} of {wrong.numel():,} numbers, more "
         f"than {kind} explains"
     )
+
+
+def unlike(ours: Constant | None, anew: Constant | None) -> str:
+    """How a constant differs from the one that the same compression gives; nothing where it does
+    not."""
+    if ours and anew and ours.compression == anew.compression:
+        if isinstance(ours.value, Tensor) and isinstance(anew.value, Tensor):
+            if torch.equal(ours.value, anew.value):
+                return ""
+        elif type(ours.value) is type(anew.value) and ours.value == anew.value:
+            return ""
+    return "is not what the same compression of the network gives"
 
 
 def allowed(ours: Constant, expected: Tensor) -> Tensor:
@@ -278,7 +397,7 @@ def step(quantized: Constant) -> Tensor:
     name = "data" if "data" in quantized.parts else "quantized_data"
     one_higher = quantized.parts | {name: need_tensor(quantized.parts[name]).short() + 1}
     values, higher = (
-        need_tensor(mil.evaluate(quantized.compression, parts))
+        need_tensor(evaluate(quantized.compression, parts))
         for parts in (quantized.parts, one_higher)
     )
     return (higher - values).abs()

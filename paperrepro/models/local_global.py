@@ -101,14 +101,17 @@ def max_relative(x: Tensor, graph: str, distance: int, reverse: bool) -> Tensor:
     The zeros of the pixel itself are the first difference less itself: then all is arithmetic on
     maps, which a phone's delegate takes in one piece, and the gradient is as with zeros.
     """
+    pixels = x
+    if torch.jit.is_tracing():  # it keeps this size's connections: at another one it must fail
+        pixels = x.expand(-1, -1, *map(int, x.shape[2:]))
     largest = None
     for dim in (2, 3):
         for shift in shifts(graph, distance, x.shape[dim]):
-            neighbour = roll(x, shift, dim)
-            difference = x - neighbour if reverse else neighbour - x
+            neighbour = roll(pixels, shift, dim)
+            difference = pixels - neighbour if reverse else neighbour - pixels
             before = difference - difference if largest is None else largest
             largest = torch.maximum(before, difference)
-    return torch.cat([x, torch.zeros_like(x) if largest is None else largest], dim=1)
+    return torch.cat([x, torch.zeros_like(pixels) if largest is None else largest], dim=1)
 
 
 torch.fx.wrap("max_relative")

@@ -117,6 +117,8 @@ class MobileOne(Backbone):
         num_classes: int = 1000,
         in_chans: int = 3,
     ) -> None:
+        if k < 0:
+            raise ValueError(f"k is {k}; a block has no branch or more")
         channels = [
             int(base * width) for base, width in zip((64, 128, 256, 512), widths, strict=True)
         ]

@@ -289,8 +289,8 @@ def build_model(
         **options: of the network's class.
 
     Raises:
-        ValueError: unknown name (the nearest are named), unknown option, or a negative number of
-            classes.
+        ValueError: unknown name (the nearest are named), unknown option or one of which no network
+            can be made, or a negative number of classes.
     """
     family = family_of(name)
     if num_classes < 0:
@@ -300,7 +300,19 @@ def build_model(
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}: it takes {', '.join(known)}")
     arguments = {**family.variants[name], **options}
-    model = family.network(num_classes=max(num_classes, 1), **arguments)
+    try:
+        model = family.network(num_classes=max(num_classes, 1), **arguments)
+        empty = [key for key, weight in model.named_parameters() if not weight.numel()]
+        if empty:
+            raise ValueError(f"{empty[0]} would have no weights")
+        if not 0 <= arguments.get("drop_path_rate", 0) < 1:
+            raise ValueError("drop_path_rate is a probability below 1")
+    except Exception as error:  # of an option that does not fit any may come
+        if not options:
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise ValueError(f"{name} with {given}: {reason}") from error
     if num_classes == 0:
         model.reset_classifier(0)
     model.variant, model.config = name, dict(options)

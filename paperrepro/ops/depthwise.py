@@ -68,7 +68,8 @@ def depthwise_conv2d(
         method: one of `METHODS`; "triton", on a GPU that Triton compiles for; or `"auto"`, which
             chooses one as `tuning` says: by the table `depthwise_rule.csv`, or the fastest at the
             first call of its shape. The results of any two differ by less than 1e-5 of the largest
-            value, in float32.
+            value, in float32. By "fft" a pixel that is not finite makes its whole channel of that
+            image NaN, and not only what the kernel reaches from it.
 
     Returns:
         Shape `(N, C, H, W)`.
@@ -305,6 +306,8 @@ def choose(
     if method != "auto":
         if method == "triton":
             check_triton(device)
+        if 0 in x_shape:
+            return Route(taps, trims)
         return Route(taps, trims, method, method if method in ("fft", "triton") else "stock")
     is_open = dtype in DTYPES.get(device, ()) and 0 not in x_shape
     if device == "cuda":

@@ -182,6 +182,8 @@ class Recipe:
             set(self.milestones)
         ):
             raise wrong(self, "milestones", "rising, and given with schedule='step' alone")
+        if self.repeats > self.batch_size:
+            raise wrong(self, "repeats", f"at most batch_size={self.batch_size}")
         starts = [start for start, _, _ in self.progressive]
         if starts and (
             starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= self.epochs
@@ -254,7 +256,10 @@ def from_json(text: str) -> Recipe:
 def check_field(name: str) -> None:
     names = [one.name for one in fields(Recipe)]
     if name not in names:
-        near = get_close_matches(name, names, 3, 0.5)
+        near = get_close_matches(name, names, 3, 0.6)
+        if not near:
+            words = name.lower().split("_")
+            near = [one for one, text in meanings().items() if all(map(text.__contains__, words))]
         hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(names)}"
         raise ValueError(f"a recipe has no field {name!r}: {hint}")
 

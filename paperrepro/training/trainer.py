@@ -152,6 +152,11 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         with place.first_alone():
             model = task.build()
+        if self.local_batch == 1 and isinstance(task, Classification) and has_batch_norm(model):
+            raise ValueError(
+                f"batch_size={recipe.batch_size} leaves one image to a pass, of which BatchNorm "
+                "has no statistics; take more, or a smaller accumulate"
+            )
         if recipe.sync_bn and place.world > 1:
             model = synchronised(model, place)
         elif place.world > 1 and place.rank == 0 and has_batch_norm(model):

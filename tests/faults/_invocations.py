@@ -56,7 +56,7 @@ INVOCATIONS = [
     ("recipe mobileone_s0 --set config.k=-3", 2, "k"),
     ("recipe mobileone_s0 --set config.kk=3", 2, "kk"),
     # training
-    (TRAIN + " --set batch_size=1", 2, "batch_size"),
+    (TRAIN + " --set batch_size=1", 1, "batch_size"),
     (TRAIN + " --set config.k=-3", 2, "k"),
     (TRAIN + " --device gpu", 2, "gpu"),
     (TRAIN + " --device cuda", 2, "GPU"),

@@ -114,7 +114,8 @@ def attempt(count: int, seed: int) -> Tally:
                 os.killpg(child.pid, signal.SIGKILL)
                 said = child.communicate()[1]
                 tally.wrong.append(f"{what}: it went on for two minutes\n{said[-1500:]}")
-            if child.returncode == 0:  # it was done before the signal, which does not count
+            whole_already = not different(name, run, whole[name])
+            if child.returncode == 0 or whole_already:  # done before the signal: not counted
                 tally.wrong += different(name, run, whole[name])
                 runs[name] += 1
                 continue
