@@ -96,12 +96,6 @@ def padded_wrongly(bn, conv):
     return solved("reparameterization", 5)["fold_bn_before"](bn, conv)
 
 
-def copied_whole(conv, x):
-    out = x.clone()
-    out[:, -conv.in_channels :] = conv(x[:, -conv.in_channels :])
-    return out
-
-
 def written_over(conv, x):
     x[:, -conv.in_channels :] = conv(x[:, -conv.in_channels :])
     return x
@@ -220,7 +214,6 @@ WRONG = {
         {"bn_parameters": lambda embed_dim, depths: 2 * embed_dim * 15},
     ],
     ("fasternet", 3): [
-        {"pconv_last": copied_whole},
         {"pconv_last": written_over},
         {"pconv_last": first_channels},
         {"pconv_last": lambda conv, x: torch.zeros_like(x)},
