@@ -337,8 +337,10 @@ def table(
     return Table(names, [list(row) for row in zip(*texts, strict=True)], numeric, labels, caption)
 
 
-def missing(value: object) -> bool:
-    return value is None or value != value or type(value).__name__ == "NAType"
+def missing(value: Any) -> bool:
+    import pandas as pd
+
+    return bool(pd.isna(value))
 
 
 def is_number(value: object) -> bool:
@@ -368,6 +370,21 @@ def claims_table(claims: pd.DataFrame, caption: str = "") -> Table:
     heads |= {"ours": "Ours", "verdict": "Verdict"}
     shown = claims.assign(what=names + units)[list(heads)].reset_index(drop=True)
     return table(shown, heads=heads, caption=caption)
+
+
+def outcomes_table(outcomes: pd.DataFrame, caption: str = "") -> Table:
+    """Rows of `paperrepro.claims.outcomes.load_outcomes`: the paper's value, ours, the verdict.
+
+    Beside ours stand its interval and the smallest effect that the design would have found.
+    """
+    interval = [
+        f"{text_of(low, 1)} to {text_of(high, 1)}".replace(" ", "\N{NO-BREAK SPACE}")
+        for low, high in zip(outcomes["low"], outcomes["high"], strict=True)
+    ]
+    heads = {"statement": "Compared", "paper": "Paper", "ours": "Ours", "interval": "Interval"}
+    heads |= {"visible": "Visible", "verdict": "Verdict"}
+    shown = outcomes.assign(interval=interval)[list(heads)].reset_index(drop=True)
+    return table(shown, heads=heads, digits=1, caption=caption)
 
 
 SHORT = {

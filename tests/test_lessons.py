@@ -12,6 +12,7 @@ from torch import nn
 import paperrepro
 from paperrepro import lessons
 from paperrepro.claims import load_claims
+from paperrepro.claims.outcomes import load_outcomes
 from paperrepro.models.replknet import LargeKernel
 
 
@@ -197,3 +198,10 @@ def test_claims_keep_the_papers_digits():
     assert shown.rows[0][2] == "ImageNet top-1, %"
     assert shown.rows[0][4] == "–"
     assert set(lessons.SHORT) <= set(paperrepro.claims.QUANTITIES)
+
+
+def test_outcomes_show_their_interval_and_verdict():
+    rows = load_outcomes().head(3)
+    shown = lessons.outcomes_table(rows)
+    assert [row[-1] for row in shown.rows] == list(rows["verdict"])
+    assert [row[3].split()[0] for row in shown.rows] == [f"{x:.1f}" for x in rows["low"]]

@@ -82,6 +82,9 @@ class Drawing:
             )
         write_atomically(path, self.svg())
 
+    def __repr__(self) -> str:
+        return self.alt
+
     def _repr_svg_(self) -> str:
         return self.svg()
 
