@@ -1,73 +1,19 @@
 """The checks of the exercises: right answers pass, usual mistakes and nonsense do not."""
 
 import copy
-from functools import cache
-from pathlib import Path
 
-import nbformat
 import pandas as pd
 import pytest
 import torch
+from test_exercise_checks import cells, conv, run_check, solved, with_zero_bias
 from torch import nn
 
-SOLUTIONS = Path(__file__).parents[1] / "book" / "solutions"
 
-
-@cache
-def cells(chapter):
-    notebook = nbformat.read(SOLUTIONS / f"{chapter}.ipynb", as_version=4)
-    return {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
-
-
-@cache
-def solved(chapter, number):
-    """The names that the check of an exercise finds, with the solution's answers."""
-    names = {}
-    if (chapter, number) == ("mobileone", 6):  # the solution trains for a minute
-        names, number = {"branches": {"without": {}, "k = 4": {}}}, None
-    for name, source in cells(chapter).items():
-        if name == "bootstrap":
-            source = "import paperrepro\n" + source.rsplit("    import paperrepro\n", 1)[1]
-        if name in ("bootstrap", f"answer-{number}"):
-            exec(source, names)
-    return names
-
-
-def run_check(chapter, number, **answers):
-    exec(cells(chapter)[f"check-{number}"], {**solved(chapter, number), **answers})
-
-
-@pytest.mark.parametrize(
-    ("chapter", "number"),
-    [
-        *(("rapidnet", n) for n in range(1, 6)),
-        *(("mobileone", n) for n in range(1, 6)),
-        *(("fasternet", n) for n in range(1, 6)),
-        *(("reparameterization", n) for n in range(1, 6)),
-    ],
-)
+@pytest.mark.parametrize("number", range(1, 6))
+@pytest.mark.parametrize("chapter", ["rapidnet", "mobileone", "fasternet", "reparameterization"])
 def test_right_answers_pass(chapter, number, capsys):
     run_check(chapter, number)
     assert "correct" in capsys.readouterr().out
-
-
-def conv(c_in, c_out, kernel, fill=0.0, **options):
-    """A convolution whose every number is the same."""
-    layer = nn.Conv2d(c_in, c_out, kernel, **options)
-    for tensor in layer.parameters():
-        nn.init.constant_(tensor, fill)
-    return layer
-
-
-def with_zero_bias(chapter, number, name):
-    """The solution's answer with its bias lost."""
-
-    def answer(*arguments):
-        layer = solved(chapter, number)[name](*arguments)
-        nn.init.zeros_(layer.bias)
-        return layer
-
-    return answer
 
 
 def in_place(conv, scale):
@@ -198,12 +144,6 @@ WRONG = {
         {"values_moved": lambda net, size=224: 384},
         {"values_moved": inputs_only},
     ],
-    ("mobileone", 6): [
-        {"conclusion": table_of(0.0)},
-        {"conclusion": table_of(1.0)},
-        {"conclusion": 1.0},
-        {"conclusion": pd.DataFrame([[0.1, 0.2], [0.3, 0.4]])},
-    ],
     ("fasternet", 1): [
         {"share_quarter": a, "share_full": b}
         for a, b in ((0.25, 1), (0, 0), (9 / 64, 9 / 4), (9 / 41, 9 / 11), (1 / 4, 9 / 13))
@@ -270,3 +210,13 @@ def test_wrong_answers_fail_and_say_why(chapter, number, answers):
 def test_the_hooks_of_a_first_call_are_noticed():
     with pytest.raises(AssertionError, match="hooks"):
         run_check("mobileone", 5, values_moved=hooks_left)
+
+
+@pytest.mark.parametrize(
+    "conclusion",
+    [table_of(0.0), table_of(1.0), 1.0, pd.DataFrame([[0.1, 0.2], [0.3, 0.4]])],
+)
+def test_a_table_of_losses_that_none_measured_fails(conclusion):
+    names = {**solved("mobileone", 1), "branches": {"without": {}, "k = 4": {}}}
+    with pytest.raises(AssertionError, match=r"\w"):
+        exec(cells("mobileone")["check-6"], names | {"conclusion": conclusion})
