@@ -7,7 +7,6 @@ that the costs and timings that are kept were measured undisturbed.
 
 import argparse
 import asyncio
-import base64
 import csv
 import os
 import platform
@@ -35,7 +34,6 @@ from tqdm import tqdm
 BOOK = Path(__file__).resolve().parent
 COPY = BOOK.parent / "build" / "book"
 COSTS = BOOK.parent / "data" / "results" / "chapter_costs.csv"
-PICTURE = BOOK / "_static" / "networks.webp"
 COST = ("seconds", "peak_memory_gb", "cpu_seconds")
 MARGIN = {"cpu_seconds": 5, "peak_memory_gb": 0.1}
 CARD = re.compile(r"^\d+ s on two CPU cores · \d+\.\d GB of memory", re.MULTILINE)
@@ -174,12 +172,6 @@ def write_card(notebook, cost):
     first.source = CARD.sub(card, first.source)
 
 
-def save_picture(notebook):
-    """Write the chart of the home page, which README shows too."""
-    images = re.findall(r'data:image/webp;base64,([^"]+)', str(notebook))
-    PICTURE.write_bytes(base64.b64decode(images[0]))
-
-
 def save_costs(costs):
     rows = {}
     if COSTS.exists():
@@ -272,8 +264,6 @@ def main():
         if args.save:
             costs[name] = cost
             write_card(notebook, cost)
-            if name == "intro":
-                save_picture(notebook)
         nbformat.write(notebook, path)
     if args.save:
         save_costs(costs)

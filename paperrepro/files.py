@@ -76,6 +76,8 @@ def replacing(path: str | os.PathLike, *, previous: Path | None = None) -> Itera
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError("it is no regular file")  # but a device, which a file would replace
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_partial(path)
         yield partial

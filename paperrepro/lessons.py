@@ -8,8 +8,6 @@ For timings there is `paperrepro.benchmark.latency.compare`, for sizes by stage
 `paperrepro.complexity.stage_table`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -290,7 +288,7 @@ class Table:
 
 
 def table(
-    frame: pd.DataFrame | pd.Series,
+    frame: "pd.DataFrame | pd.Series",
     *,
     heads: Mapping[Any, str] | None = None,
     digits: int | Mapping[Any, int] = 2,
@@ -360,7 +358,7 @@ def text_of(value: object, digits: int) -> str:
     return str(value)
 
 
-def claims_table(claims: pd.DataFrame, caption: str = "") -> Table:
+def claims_table(claims: "pd.DataFrame", caption: str = "") -> Table:
     """Rows of `paperrepro.claims.load_claims`: the paper's value, ours, and the verdict."""
     from .claims import QUANTITIES
 
@@ -372,7 +370,7 @@ def claims_table(claims: pd.DataFrame, caption: str = "") -> Table:
     return table(shown, heads=heads, caption=caption)
 
 
-def outcomes_table(outcomes: pd.DataFrame, caption: str = "") -> Table:
+def outcomes_table(outcomes: "pd.DataFrame", caption: str = "") -> Table:
     """Rows of `paperrepro.claims.outcomes.load_outcomes`: the paper's value, ours, the verdict.
 
     Beside ours stand its interval and the smallest effect that the design would have found.

@@ -1,6 +1,5 @@
 """The book: its notebooks as committed, and the pages built from them."""
 
-import base64
 import csv
 import importlib.util
 import re
@@ -14,7 +13,7 @@ import nbformat
 import pytest
 import yaml
 
-from paperrepro import __version__
+from paperrepro import __version__, figures
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -165,9 +164,10 @@ def test_exercises_have_solutions_that_pass_the_same_checks(name):
         assert "waiting" in cell.outputs[0].text and "correct" in solved[key].outputs[0].text
 
 
-def test_readmes_picture_is_the_home_pages_chart():
-    picture = base64.b64encode((BOOK / "_static" / "networks.webp").read_bytes()).decode()
-    assert picture in str(outputs(toc["root"])), "run 'make notebooks'"
+def test_readmes_picture_is_the_home_pages_figure():
+    picture = (BOOK / "_static" / "speed.svg").read_text(encoding="utf-8")
+    assert picture == figures.standalone("speed"), "run 'python -m paperrepro.figures'"
+    assert "_static/speed.svg" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 class Page(HTMLParser):

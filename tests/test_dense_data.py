@@ -12,7 +12,7 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from paperrepro.dense.data import ADE20K, CAMVID, IGNORED, VOC, load_maps
 from paperrepro.dense.metrics import as_results, coco_scores, confusion, iou_of, summary
-from paperrepro.dense.objects import Objects, SceneObjects, load_objects
+from paperrepro.dense.objects import Objects, SceneObjects, indexed, load_objects
 from paperrepro.dense.scenes import Scenes
 from paperrepro.files import UnreadableImage
 
@@ -188,6 +188,36 @@ def test_the_truth_itself_has_ap_1_and_shifted_boxes_0():
     assert coco_scores(truth, [])["AP"] == 0
 
 
+def test_a_mask_counts_by_its_own_area_and_boxes_alone_have_no_masks():
+    """A thin diagonal: 60 pixels of mask in a box of 60 x 60. A wrong one beside it is as small."""
+    mask = torch.eye(60).bool()
+    height = width = 120
+    blank = torch.zeros(height, width, dtype=torch.bool)
+    right, wrong = blank.clone(), blank.clone()
+    right[:60, :60], wrong[60:, 60:] = mask, mask
+    boxes = torch.tensor([[0.0, 0, 60, 60], [60, 60, 120, 120]])
+
+    class One:
+        category_of = staticmethod(lambda label: label)
+
+    answer = {"boxes": boxes, "labels": torch.tensor([1, 1]), "scores": torch.tensor([0.5, 0.9])}
+    plain = as_results(answer, 1, One)
+    rows = as_results(answer | {"masks": torch.stack([right, wrong])[:, None].float()}, 1, One)
+    truth = indexed(
+        {
+            "images": [{"id": 1, "height": height, "width": width}],
+            "categories": [{"id": 1, "name": "line"}],
+            "annotations": [
+                dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 60, 60], area=60, iscrowd=0)
+                | {"segmentation": rows[0]["segmentation"]}
+            ],
+        }
+    )
+    assert coco_scores(truth, rows, "segm")["APs"] == pytest.approx(0.5)
+    coco_scores(truth, plain)
+    assert "segmentation" not in plain[0]
+
+
 @needs_data
 def test_coco_mini_agrees_with_torchmetrics_on_the_same_answers():
     place = DATA / "coco_mini"
@@ -268,8 +298,19 @@ def test_an_annotation_that_cannot_be_is_named_and_the_rest_is_used(tmp_path, fa
     data = load_objects(coco_folder(tmp_path, {}, change))
     assert len(data.train[0][1]["boxes"]) == 1
     (told,) = data.train.faults
-    assert "instances.json: annotation 2" in told
+    assert "instances.json, line 1: annotation 2" in told
     assert message.replace("\\", "") in told
+
+
+def test_a_faults_line_is_the_annotations(tmp_path):
+    place = coco_folder(tmp_path, {}, {"bbox": [5, 5, 0, 9]}, {"category_id": 91}, {})
+    file = place / "instances.json"
+    file.write_text(json.dumps(json.loads(file.read_text()), indent=2))
+    faults = load_objects(place).train.faults
+    lines = file.read_text().splitlines()
+    for fault, number in zip(faults, (2, 3), strict=True):
+        line = int(fault.split("line ")[1].split(":")[0])
+        assert lines[line - 1].strip() == "{" and lines[line].strip() == f'"id": {number},'
 
 
 def test_a_picture_without_objects_and_a_crowd(tmp_path):

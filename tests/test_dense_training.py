@@ -1,15 +1,17 @@
 """Segmentation and detection as tasks of the trainer."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 from real import DATA, needs_data
 from shallow import SHALLOW
+from training_runs import in_two_processes, largest_difference
 
 from paperrepro.dense import load_dense
 from paperrepro.dense.data import MapData, SceneMaps, load_maps
-from paperrepro.dense.objects import ObjectData, SceneObjects, load_objects
+from paperrepro.dense.objects import ObjectData, Objects, SceneObjects, load_objects
 from paperrepro.dense.scenes import CLASSES, Scenes
 from paperrepro.training.detection import Detection
 from paperrepro.training.recipe import find_recipe
@@ -78,6 +80,76 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(task, tmp_path):
         second.step(batches)
     ours, theirs = whole.model.state_dict(), second.model.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+class Noise(torch.utils.data.Dataset):
+    """No two pixels are equal, so that no rounding turns a ReLU on or off, as in flat areas."""
+
+    def __len__(self):
+        return 8
+
+    def content_digest(self):
+        return "noise"
+
+    def __getitem__(self, index):
+        dice = torch.Generator().manual_seed(index)
+        image = torch.randint(256, (3, 96, 96), generator=dice, dtype=torch.uint8)
+        return image, torch.randint(5, (96, 96), generator=dice, dtype=torch.uint8)
+
+
+def segmentation(fields):
+    data = MapData("noise", Noise(), Noise(), CLASSES, zoom=(1.0, 1.0))
+    return Segmentation(fields, data, **SEGMENT, dropout=0.0)
+
+
+def test_two_processes_train_the_segmenter_of_one(tmp_path):
+    """Two steps with synchronised BatchNorm, as in test_trainer_survives; nothing is dropped."""
+    config = SHALLOW["replknet_31b"] | {"drop_path_rate": 0.0}
+    fields = recipe(config=config, epochs=1, sync_bn=True, ema=0.0, optimizer="sgd", lr=0.01)
+    children = in_two_processes(fields, tmp_path / "two", segmentation)
+    log = fit(segmentation(fields), tmp_path / "one", progress=False)
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 0]
+    assert largest_difference(tmp_path / "one", tmp_path / "two") < 1e-4
+    other = json.loads((tmp_path / "two/log.json").read_text())
+    assert other["processes"] == 2
+    assert other["epochs"][-1]["miou"] == pytest.approx(log["miou"].iloc[-1], abs=0.05)
+
+
+@pytest.mark.slow
+@needs_data
+def test_a_detector_learns_four_photographs_by_heart():
+    """The first four of which every object is large, in COCO's sense: 96 x 96 pixels or more."""
+    place = DATA / "coco_mini"
+    found = Objects(place / "images", place / "instances_mini.json")
+    areas = {one["id"]: [box["area"] for box in found.found[one["id"]]] for one in found.pictures}
+    found.pictures = [
+        one for one in found.pictures if areas[one["id"]] and min(areas[one["id"]]) > 96**2
+    ][:4]
+    kept = {one["id"] for one in found.pictures}
+    found.content["images"] = found.pictures
+    found.content["annotations"] = [
+        one for one in found.content["annotations"] if one["image_id"] in kept
+    ]
+    config = dict(embed_dim=24, depths=(1, 1, 2, 1), drop_path_rate=0.0)
+    fields = dict(config=config, size=128, batch_size=4, epochs=80, warmup_epochs=10, lr=2e-3)
+    fields |= dict(flip=False, weight_decay=0.0, clip_grad=5.0)
+    task = Detection(
+        replace(find_recipe("fasternet_t0", "small"), **fields),
+        ObjectData("four", found, found, found.classes),
+        "fcos",
+        min_size=128,
+        max_size=256,
+        width=64,
+    )
+    trainer = Trainer(task)
+    for epoch in range(fields["epochs"]):
+        trainer.epoch, trainer.done = epoch, 0
+        for batches in trainer.epoch_batches():
+            trainer.step(batches)
+    scores = task.evaluate(trainer.model.eval(), trainer.val_loader, trainer.place)
+    assert scores["AP"] > 0.9 and "mask_AP" not in scores
 
 
 @pytest.mark.slow

@@ -264,3 +264,20 @@ def test_a_figure_loads_nothing_and_leaves_no_name():
         text = figures.html(name)
         assert not re.search(r"(?:src|href)=|@import|url\(|fetch\(|eval\(", text)
         assert text.count("<script") == 2 and figures.script(name).startswith("(() => {")
+
+
+def test_thumbnails_show_their_idea():
+    """Counted in the drawing: 9 taps merged, 4 of 16 channels, 5 joined pixels, 17 of 49 taps."""
+    from paperrepro.figures.ideas import IDEAS, thumbnail
+
+    filled = {name: thumbnail(name).count('fill="var(--idea)"') for name in IDEAS}
+    assert filled == {
+        "mobileone": 9 + 1 + 1 + 9 + 9,
+        "fasternet": 4 + 4,
+        "replknet": 144,
+        "mobilevigv2": 5,
+        "rapidnet": 17,
+        "reparameterization": 1,
+    }
+    with pytest.raises(ValueError, match="rapidnet"):
+        thumbnail("resnet")

@@ -7,8 +7,16 @@ from pathlib import Path
 import yaml
 
 from paperrepro.cli import app
-from paperrepro.training.cost import IMAGENET, estimated_costs, training_flops
-from paperrepro.training.recipe import find_recipe
+from paperrepro.models import list_models
+from paperrepro.training.cost import (
+    DOWNSTREAM,
+    IMAGENET,
+    downstream_flops,
+    downstream_help,
+    estimated_costs,
+    training_flops,
+)
+from paperrepro.training.recipe import find_recipe, list_recipes
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "book/full-imagenet-run.md").read_text(encoding="utf-8")
@@ -27,6 +35,20 @@ def test_the_operations_by_hand():
     """FasterNet-T0: 280 epochs at 192 pixels and 20 at 224, 335.4 million multiply-adds there."""
     expected = 6 * 335_422_720 * IMAGENET * (280 * (192 / 224) ** 2 + 20)
     assert abs(training_flops(find_recipe("fasternet_t0")) / expected - 1) < 0.01
+
+
+def test_every_downstream_recipe_has_its_cost():
+    """FasterNet-S under Mask R-CNN: 264.8 G multiply-adds a picture of 800 x 1280 (its Table 4)."""
+    expected = 6 * 264.8e9 * 118_287 * 12
+    assert abs(downstream_flops("fasternet_s", "mask_rcnn") / expected - 1) < 0.001
+    found = {recipe for name in list_models() for recipe in list_recipes(name)}
+    assert set(DOWNSTREAM) <= found
+    heads = {"mask_rcnn", "semantic_fpn", "ssdlite", "deeplabv3", "upernet", "fcos"}
+    assert heads <= set(DOWNSTREAM)
+    command, estimate = downstream_help("rapidnet_m", "semantic_fpn").split("\n")
+    assert "ESTIMATE" in estimate and options(shlex.split(command)) <= {"--resume"} | {
+        f"--{name}" for name in ("task", "head", "recipe", "weights", "data", "out")
+    }
 
 
 def options(words):

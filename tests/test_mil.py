@@ -90,6 +90,7 @@ CASES = [
     ("rsqrt", {"x": POSITIVE, "epsilon": f(0.5)}, lambda x: (x + 0.5) ** -0.5),
     ("softmax", {"axis": 1}, lambda x: x.exp() / x.exp().sum(1, keepdim=True)),
     ("cast", {"dtype": "int32"}, lambda x: x.trunc().int()),
+    ("reduce_argmax", {"axis": 1, "keep_dims": False}, lambda x: x.argmax(1)),
     ("reduce_max", {"axes": [2, 3]}, lambda x: x.flatten(2).max(2).values),
     ("reduce_mean", {"axes": [-1, -2], "keep_dims": True}, lambda x: F.adaptive_avg_pool2d(x, 1)),
     ("reduce_min", {"axes": [1]}, lambda x: x.min(1).values),

@@ -248,4 +248,5 @@ def test_readmes_examples_run():
     for example in examples:
         exec(example, names)
     parameters = sum(p.numel() for p in names["detector"].parameters())
-    assert len(examples) == 2 and round(parameters / 1e6, 1) == 5.6
+    assert len(examples) == 3 and round(parameters / 1e6, 1) == 5.6
+    assert set(names["answer"]) == {"boxes", "labels", "scores", "masks"}

@@ -147,3 +147,22 @@ def test_stored_result_reaches_the_goals():
     single = table[(table["model"] == "mobileone_s0") & (table["batch"] == 1)]
     assert single["over_unfused"].max() >= 8
     assert single["over_fused"].max() >= 1.5
+
+
+def test_the_fastest_runtime_of_a_network(small, monkeypatch):
+    """The table of times: a row for each network, all runtimes in one interleaved comparison."""
+    from paperrepro.benchmark import executorch
+
+    for runtime in ("executorch", "onnxruntime"):
+        if problem := runtimes.missing(runtime):
+            pytest.skip(problem)
+    for name in ("SIZE", "find_network", "compare"):
+        monkeypatch.setattr(executorch, name, getattr(runtimes, name))
+    table = executorch.times(["mobileone_s0"], progress=False)
+    (row,) = table.to_dict("records")
+    times = {name: row[f"{name}_ms"] for name in executorch.RUNTIMES}
+    assert row["network"] == "mobileone_s0" and row["best"] == min(times, key=times.get)
+    assert row["over_eager"] == pytest.approx(times["eager"] / times["executorch"])
+    assert row["null"] > 0
+    with pytest.raises(ValueError, match="mobileone_s9"):
+        executorch.times(["mobileone_s9"], progress=False)

@@ -14,7 +14,9 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from paperrepro.dense.predict import palette
 from paperrepro.export import protocols
+from paperrepro.export.coreml import PREVIEW, preview
 from paperrepro.files import data_folder, open_image
 from paperrepro.transforms import validation_transform
 
@@ -88,7 +90,8 @@ def values():
     logits = torch.randn(3, 3, 4, generator=seeded())
     logits[1, 0, 0] = logits[2, 0, 0] = 9  # of equals the first
     chosen = logits.argmax(0)
-    drawn = 0.6 * colors(8)[chosen].transpose(2, 0, 1) + 0.4 * small.double().numpy()
+    names = ["sky", "road", "café"]
+    drawn = np.array(palette(3))[chosen].transpose(2, 0, 1) * 0.6 + 0.4 * small.double().numpy()
     times = torch.rand(101, generator=seeded(), dtype=torch.float64) * 9
     shares = [0.0, 0.05, 0.5, 0.95, 0.99, 1.0]
     return {
@@ -118,7 +121,10 @@ def values():
                 "classes": 3,
                 "map": chosen.flatten().tolist(),
                 "image": image_values(small),
+                "preview": preview(names)[PREVIEW],
+                "names": names,
                 "share": 0.6,
+                "shares": [(chosen == number).double().mean().item() for number in range(3)],
                 "overlay": image_values(torch.from_numpy(np.floor(drawn + 0.5)).byte()),
             }
         ],

@@ -16,6 +16,8 @@ from torch.utils.data import Subset
 from paperrepro.datasets import load_data
 from paperrepro.training import Interrupted, Machine, find_recipe, train
 from paperrepro.training.identity import content_digest
+from paperrepro.training.task import Classification
+from paperrepro.training.trainer import fit
 
 # The server imports once what every child needs; so a child costs a fork.
 CHILDREN = multiprocessing.get_context("forkserver")
@@ -108,15 +110,16 @@ def at_renaming(name, number, do):
     sys.addaudithook(watch)
 
 
-def in_two_processes(recipe, run):
-    """Two child processes that train together."""
-    children = [CHILDREN.Process(target=worker, args=(rank, recipe, run)) for rank in (0, 1)]
+def in_two_processes(recipe, run, make_task=None):
+    """Two child processes that train together: digits, or what `make_task` makes of the recipe."""
+    arguments = [(rank, recipe, run, make_task) for rank in (0, 1)]
+    children = [CHILDREN.Process(target=worker, args=each) for each in arguments]
     for child in children:
         child.start()
     return children
 
 
-def worker(rank, recipe, run):
+def worker(rank, recipe, run, make_task):
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank),
@@ -125,7 +128,8 @@ def worker(rank, recipe, run):
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(20000 + os.getppid() % 20000),
     }
-    train(recipe, few_digits(), run, progress=False, machine=Machine(device="cpu"))
+    task = make_task(recipe) if make_task else Classification(recipe, few_digits())
+    fit(task, run, progress=False, machine=Machine(device="cpu"))
 
 
 def same_weights(run, other):

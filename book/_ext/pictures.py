@@ -1,5 +1,5 @@
-"""Directives for what the library draws: ```{moving} pconv```, ```{drawing} replknet_31b``` and, with
-the verdicts of a paper's claims, ```{headlines} mobileone```.
+"""Directives for what the library draws: ```{moving} pconv```, ```{drawing} replknet_31b```,
+```{idea} rapidnet``` and, with the verdicts of a paper's claims, ```{headlines} mobileone```.
 
 The scripts of figures, in notebooks' outputs too, become files of the site: one for all pages, which
 a content security policy can allow without a word inside the page.
@@ -15,6 +15,7 @@ from paperrepro import draw, figures
 from paperrepro.claims.reproduce import network
 from paperrepro.claims.scorecard import TITLES, headline_table
 from paperrepro.figures import FIGURES
+from paperrepro.figures.ideas import thumbnail
 
 SCRIPT = re.compile(
     r'<script data-figure-script="(\w+)">((?:(?!</script>).)*)</script>', re.S
@@ -53,6 +54,18 @@ class Drawing(Directive):
         return [nodes.raw("", picture.html(), format="html")]
 
 
+class Idea(Directive):
+    """A paper's idea as a thumbnail."""
+
+    required_arguments = 1
+
+    def run(self):
+        try:
+            return [nodes.raw("", thumbnail(self.arguments[0]), format="html")]
+        except ValueError as error:
+            raise self.error(str(error)) from error
+
+
 class Headlines(Directive):
     """The claims that a paper rests on, with what became of them."""
 
@@ -89,6 +102,7 @@ def setup(app):
     app.add_directive("moving", Moving)
     app.add_directive("drawing", Drawing)
     app.add_directive("headlines", Headlines)
+    app.add_directive("idea", Idea)
     app.connect("html-page-context", scripts_as_files)
     before_they_are_joined = 400
     app.connect("build-finished", write_scripts, priority=before_they_are_joined)

@@ -33,6 +33,7 @@ from ..reparam import reparameterize
 from ..weights import save_model
 from .latency import compare, torch_threads
 from .runtimes import inference, missing
+from .steps import Steps
 
 SIZE = 224
 NETWORKS = ("mobileone_s0", "fasternet_t0")
@@ -74,6 +75,7 @@ def run(
     quick: bool = False,
     threads: int = 1,
     progress: bool = True,
+    steps: Steps | None = None,
 ) -> pd.DataFrame:
     """Measure networks as a service would run them, one image at a time.
 
@@ -98,24 +100,27 @@ def run(
     for runtime in ("executorch", "onnxruntime"):
         if problem := missing(runtime):
             raise ValueError(problem)
-    rows = []
+    steps = steps or Steps()
     names = names or (NETWORKS[:1] if quick else NETWORKS)
     for name in tqdm(names, desc="Deploying", disable=not progress):
-        with tempfile.TemporaryDirectory() as folder, torch_threads(threads):
-            rows += measure(name, Path(folder), threads)
-    return pd.DataFrame(rows)
+        steps.take({"network": name}, partial(measure, name, threads))
+    return steps.table
 
 
-def measure(name: str, folder: Path, threads: int) -> list[dict[str, object]]:
+def measure(name: str, threads: int) -> list[dict[str, object]]:
     """The rows of one network."""
-    files, calls = prepare(name, folder, threads)
-    calls["preprocessing"] = preprocessing(name)
+    with tempfile.TemporaryDirectory() as folder, torch_threads(threads):
+        return measured(*prepare(name, Path(folder), threads), threads)
+
+
+def measured(
+    files: dict[str, Path], calls: dict[str, Callable[[], object]], threads: int
+) -> list[dict[str, object]]:
     times = compare(calls, rounds=7, min_seconds=0.05, threads=threads)
     rows = []
     for form, call in calls.items():
         single = np.array([timed(call) for _ in range(CALLS)])
         row: dict[str, object] = {
-            "network": name,
             "form": form,
             "ms": times[form].median * 1e3,
             "over_eager": times.speed_up(form, "eager"),
@@ -162,7 +167,7 @@ def prepare(
         else:
             opened = session(path.read_bytes(), threads)
             calls[form] = partial(opened.run, None, {"image": image.numpy()})
-    return files, calls
+    return files, calls | {"preprocessing": preprocessing(name)}
 
 
 def preprocessing(name: str) -> Callable[[], Tensor]:

@@ -1,4 +1,4 @@
-"""What fewer bits cost: accuracy, size and latency of the stored networks in three formats.
+"""What fewer bits cost: accuracy and size of the stored networks in three formats, and their times.
 
 Accuracy is that of the file: ONNX Runtime and ExecuTorch run theirs; a Core ML package is executed
 by `paperrepro.export.mil`. The small networks of data/weights stand for their families; a large
@@ -27,7 +27,8 @@ from ..files import data_folder
 from ..models import Backbone
 from ..networks import Network, find_network
 from ..reparam import reparameterize
-from .latency import compare
+from .latency import compare, torch_threads
+from .steps import Steps
 
 FAMILIES = ("mobileone", "fasternet", "replknet", "mobilevigv2", "rapidnet")
 CALIBRATION, BATCH = 128, 50
@@ -71,8 +72,9 @@ def run(
     quick: bool = False,
     threads: int = 1,
     progress: bool = True,
+    steps: Steps | None = None,
 ) -> pd.DataFrame:
-    """Quantise the stored networks of each data set, and measure.
+    """Quantise the stored networks of each data set, and try the files on test images.
 
     Args:
         data: names or folders as `datasets.load_data` takes them. The networks are those of
@@ -83,18 +85,43 @@ def run(
     Returns:
         One row per data set, network and form: `top1` in percent; `change`, in points from the
         float32 network on the same images, with its 95 % interval `low` to `high` (paired);
-        `agreement`, the share of equal answers; `kilobytes` of the file; `ms` per image and
-        `over_float`, the times by which the form is faster than float32 in the same runtime, with
-        the run's `null`. Core ML does not run here, so its rows have no times.
+        `agreement`, the share of equal answers; `kilobytes` of the file.
     """
-    rows = []
+    steps = steps or Steps()
     for name in data:
         loaded = load_data(name, size=64)
         for family in tqdm(FAMILIES[:1] if quick else FAMILIES, desc=name, disable=not progress):
             opened = stored_network(name, family)
-            facts = {"data": Path(name).name, "network": family}
-            rows += [facts | row for row in run_network(opened, loaded, count, quick, threads)]
-    return pd.DataFrame(rows)
+            key = {"data": Path(name).name, "network": family}
+            with torch_threads(threads):
+                steps.take(key, partial(run_network, opened, loaded, count, quick))
+    return steps.table
+
+
+def times(
+    data: Sequence[str] = ("shapes",),
+    *,
+    count: int = 1000,
+    quick: bool = False,
+    threads: int = 1,
+    progress: bool = True,
+    steps: Steps | None = None,
+) -> pd.DataFrame:
+    """Time the stored networks of the first data set in the runtimes that run here.
+
+    Returns:
+        One row per network and form: `kilobytes` of the file, `ms` per image, interleaved with the
+        other forms of its runtime, `over_float`, the times by which it is faster than float32
+        there, and the run's `spread` and `null`. Core ML does not run here.
+    """
+    steps = steps or Steps()
+    loaded = load_data(data[0], size=64)
+    for family in tqdm(FAMILIES[:1] if quick else FAMILIES, disable=not progress):
+        opened = stored_network(data[0], family)
+        known = Images(opened, loaded.train, CALIBRATION).pixels
+        key = {"data": Path(data[0]).name, "network": family}
+        steps.take(key, partial(time_network, opened, known, threads))
+    return steps.table
 
 
 def stored_network(data: str, family: str) -> Network:
@@ -104,37 +131,50 @@ def stored_network(data: str, family: str) -> Network:
 
 
 def run_network(
-    opened: Network, data: Data, count: int, quick: bool, threads: int
+    opened: Network, data: Data, count: int, quick: bool
 ) -> Iterator[dict[str, object]]:
     """The rows of one network."""
     test = Images(opened, data.val, count)
     known = Images(opened, data.train, CALIBRATION).pixels
-    assert isinstance(opened.model, Backbone)
-    network = reparameterize(opened.model).requires_grad_(False)
-    preparation = Preparation(opened.input.size, opened.input.mean, opened.input.std)
-    normalized = WithNormalization(network, preparation).eval()
+    normalized, preparation = with_normalization(opened)
     reference = answers(lambda images: normalized(images)[0], test.pixels)
     yield {"format": "pytorch", "form": "float32"} | scored(reference, reference, test.labels)
     for format, forms in FORMATS.items():
         if quick and format != "onnxruntime":
             continue
-        timed: dict[str, Callable[[], object]] = {}
-        rows: dict[str, dict[str, object]] = {}
         for form, (answer, size) in forms(normalized, preparation, known).items():
             found = answers(answer, test.pixels)
-            rows[form] = {"format": format, "form": form, "kilobytes": size / 1e3}
-            rows[form] |= scored(found, reference, test.labels)
-            if format != "coreml":
-                timed[form] = partial(answer, test.pixels[:1] / 255)
-        if timed:
-            times = compare(timed, rounds=7, min_seconds=0.05, threads=threads)
-            for form in timed:
-                rows[form] |= {
-                    "ms": times[form].median * 1e3,
-                    "over_float": times.speed_up(form, "float32"),
-                    "null": times.null,
-                }
-        yield from rows.values()
+            row: dict[str, object] = {"format": format, "form": form, "kilobytes": size / 1e3}
+            yield row | scored(found, reference, test.labels)
+
+
+def with_normalization(opened: Network) -> tuple[WithNormalization, Preparation]:
+    """The network as a file holds it: fused, and normalising."""
+    assert isinstance(opened.model, Backbone)
+    network = reparameterize(opened.model).requires_grad_(False)
+    preparation = Preparation(opened.input.size, opened.input.mean, opened.input.std)
+    return WithNormalization(network, preparation).eval(), preparation
+
+
+def time_network(opened: Network, known: Tensor, threads: int) -> Iterator[dict[str, object]]:
+    """The times of one network's forms."""
+    normalized, preparation = with_normalization(opened)
+    for format in TIMED:
+        with torch_threads(threads):
+            forms = FORMATS[format](normalized, preparation, known)
+        image = known[:1] / 255
+        calls = {form: partial(answer, image) for form, (answer, _) in forms.items()}
+        found = compare(calls, rounds=9, min_seconds=0.05, threads=threads)
+        for form, (_, size) in forms.items():
+            yield {
+                "format": format,
+                "form": form,
+                "kilobytes": size / 1e3,
+                "ms": found[form].median * 1e3,
+                "over_float": found.speed_up(form, "float32"),
+                "spread": found[form].spread,
+                "null": found.null,
+            }
 
 
 def answers(answer: Answer, pixels: Tensor) -> Tensor:
@@ -225,3 +265,4 @@ FORMATS: dict[str, Callable[[Any, Preparation, Tensor], Forms]] = {
     "executorch": executorch_forms,
     "coreml": coreml_forms,
 }
+TIMED = ("onnxruntime", "executorch")

@@ -7,6 +7,7 @@ afterwards, its kernels lie on no grid; rounded a second time they lose twice.
 
 import copy
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +27,7 @@ from ..export.simulate import (
 from ..models import Backbone
 from ..reparam import reparameterize
 from .quantization import CALIBRATION, Images, scored, stored_network
+from .steps import Steps
 
 BITS = (8, 6, 4)
 EPOCHS, TRAINED_ON, LEARNING_RATE = 3, 2000, 2e-3
@@ -38,6 +40,7 @@ def order(
     quick: bool = False,
     threads: int = 1,
     progress: bool = True,
+    steps: Steps | None = None,
 ) -> pd.DataFrame:
     """MobileOne quantised in each order, with each remedy, in 8, 6 and 4 bits.
 
@@ -48,34 +51,38 @@ def order(
         One row per data set, `bits` (of weights and activations alike) and `form`, with the columns
         of `quantization.run` from `images` to `agreement`.
     """
-    rows = []
+    steps = steps or Steps()
     for name in data:
-        loaded = load_data(name, size=64)
-        opened = stored_network(name, "mobileone")
-        assert isinstance(opened.model, Backbone)
-        model = opened.model.requires_grad_(False)
-        test = Images(opened, loaded.val, count)
-        drawn = Images(opened, loaded.train, TRAINED_ON)
-        known = drawn.normalized[:CALIBRATION]
-        reference = predicted(model, test.normalized)
-        facts: dict[str, object] = {"data": Path(name).name, "bits": 32, "form": "float32"}
-        rows.append(facts | scored(reference, reference, test.labels))
+        key = {"data": Path(name).name}
+        steps.take(key, partial(order_of, name, count, quick, progress))
+    return steps.table
+
+
+def order_of(name: str, count: int, quick: bool, progress: bool) -> Iterator[dict[str, object]]:
+    """The rows of one data set."""
+    loaded = load_data(name, size=64)
+    opened = stored_network(name, "mobileone")
+    assert isinstance(opened.model, Backbone)
+    model = opened.model.requires_grad_(False)
+    test = Images(opened, loaded.val, count)
+    drawn = Images(opened, loaded.train, TRAINED_ON)
+    known = drawn.normalized[:CALIBRATION]
+    reference = predicted(model, test.normalized)
+
+    def row(bits: int, form: str, network: nn.Module) -> dict[str, object]:
+        found = predicted(network, test.normalized)
+        return {"bits": bits, "form": form} | scored(found, reference, test.labels)
+
+    yield row(32, "float32", model)
+    more = f"{EPOCHS} epochs of {TRAINED_ON}"
+    if not quick:
+        yield row(32, f"float32, {more} more", train_on(reparameterize(model), drawn))
+    for bits in tqdm(BITS[-1:] if quick else BITS, desc=name, disable=not progress):
+        for form, network in forms(model, known, bits):
+            yield row(bits, form, network)
         if not quick:
-            more = predicted(train_on(reparameterize(model), drawn), test.normalized)
-            facts |= {"form": f"float32, {EPOCHS} epochs of {TRAINED_ON} more"}
-            rows.append(facts | scored(more, reference, test.labels))
-        for bits in tqdm(BITS[-1:] if quick else BITS, desc=name, disable=not progress):
-            for form, network in forms(model, known, bits):
-                found = predicted(network, test.normalized)
-                facts |= {"bits": bits, "form": form}
-                rows.append(facts | scored(found, reference, test.labels))
-            if quick:
-                continue
             small = fake_quantized(reparameterize(model), known, bits=bits)
-            found = predicted(train_on(small, drawn), test.normalized)
-            facts |= {"form": f"re-parameterized, per channel, {EPOCHS} epochs of {TRAINED_ON}"}
-            rows.append(facts | scored(found, reference, test.labels))
-    return pd.DataFrame(rows)
+            yield row(bits, f"re-parameterized, per channel, {more}", train_on(small, drawn))
 
 
 @torch.no_grad()
@@ -135,6 +142,7 @@ def layers(
     quick: bool = False,
     threads: int = 1,
     progress: bool = True,
+    steps: Steps | None = None,
 ) -> pd.DataFrame:
     """Re-parameterized MobileOne with one layer at a time in 4 bits.
 
@@ -143,34 +151,36 @@ def layers(
         `spread` of its channels (the largest weight of the largest channel over that of the median
         one), the `error` of the logits, relative L2, and the columns of `scored`.
     """
-    rows = []
-    for name in data:
-        loaded = load_data(name, size=64)
-        opened = stored_network(name, "mobileone")
-        test = Images(opened, loaded.val, count // 2)
-        known = Images(opened, loaded.train, CALIBRATION).normalized
-        network = reparameterize(opened.model).requires_grad_(False)
-        reference = predicted(network, test.normalized)
-        with torch.no_grad():
-            logits = network(known)
-        for layer in tqdm(layers_of(network), desc=name, disable=not progress):
-            weight = network.get_submodule(layer).weight
-            assert isinstance(weight, Tensor)
-            channels = weight.flatten(1).abs().amax(1)
-            for per_channel in (False, True):
-                small = fake_quantized(network, known, bits=4, per_channel=per_channel, only=layer)
-                found = predicted(small, test.normalized)
-                with torch.no_grad():
-                    error = (small(known) - logits).norm() / logits.norm()
-                facts = {
-                    "data": Path(name).name,
-                    "layer": layer,
-                    "kernel": " x ".join(map(str, weight.shape)),
-                    "spread": (channels.max() / channels.median()).item(),
-                    "weights": "per channel" if per_channel else "per tensor",
-                    "error": error.item(),
-                }
-                rows.append(facts | scored(found, reference, test.labels))
-        if quick:
-            break
-    return pd.DataFrame(rows)
+    steps = steps or Steps()
+    for name in data[:1] if quick else data:
+        steps.take({"data": Path(name).name}, partial(layers_in, name, count // 2, progress))
+    return steps.table
+
+
+def layers_in(name: str, count: int, progress: bool) -> Iterator[dict[str, object]]:
+    """The rows of one data set."""
+    loaded = load_data(name, size=64)
+    opened = stored_network(name, "mobileone")
+    test = Images(opened, loaded.val, count)
+    known = Images(opened, loaded.train, CALIBRATION).normalized
+    network = reparameterize(opened.model).requires_grad_(False)
+    reference = predicted(network, test.normalized)
+    with torch.no_grad():
+        logits = network(known)
+    for layer in tqdm(layers_of(network), desc=name, disable=not progress):
+        weight = network.get_submodule(layer).weight
+        assert isinstance(weight, Tensor)
+        channels = weight.flatten(1).abs().amax(1)
+        for per_channel in (False, True):
+            small = fake_quantized(network, known, bits=4, per_channel=per_channel, only=layer)
+            found = predicted(small, test.normalized)
+            with torch.no_grad():
+                error = (small(known) - logits).norm() / logits.norm()
+            facts = {
+                "layer": layer,
+                "kernel": " x ".join(map(str, weight.shape)),
+                "spread": (channels.max() / channels.median()).item(),
+                "weights": "per channel" if per_channel else "per tensor",
+                "error": error.item(),
+            }
+            yield facts | scored(found, reference, test.labels)

@@ -195,6 +195,13 @@ HEADLINES = (
         outcomes=("cifar10-replknet-against-replknet-k3",),
     ),
     Headline(
+        "replknet-dense",
+        "replknet",
+        "Kernels of 31 are better than kernels of 3 where every pixel needs an answer.",
+        "dense-prediction#what-the-larger-runs-found",
+        claims=("replknet-t5-replknet_31_with_upernet_on_ade20k-miou",),
+    ),
+    Headline(
         "replknet-merge",
         "replknet",
         "The parallel kernel merges into the large one, and the function stays the same.",

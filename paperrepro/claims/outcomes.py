@@ -39,6 +39,8 @@ RULES = {
     "timings": "claims.timings: ratios inside one interleaved measurement, its noise and its null",
     "correlations": "claims.outcomes.correlations: Spearman's, the interval of Bonett and Wright",
     "errors": "claims.outcomes.errors: mean ratio over the layers, t interval",
+    "segmentation": "training.dense_studies: paired by seed, t interval of 95 %, one comparison of "
+    "each experiment decides",
 }
 
 COLUMNS = {
@@ -94,7 +96,7 @@ def derive() -> "pd.DataFrame":
     """Every outcome, computed from the stored results."""
     import pandas as pd
 
-    rows = [asdict(one) for part in (ablations, speeds, correlations, errors) for one in part()]
+    rows = [asdict(one) for part in PARTS for one in part()]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     numbers = ["paper", "ours", "low", "high", "visible"]
     table[numbers] = table[numbers].map(lambda value: float(f"{value:.4g}"))
@@ -262,6 +264,40 @@ def errors() -> Iterator[Outcome]:
             "ResNet-50",
             **provenance("approximation-cifar"),
         )
+
+
+def segmentation() -> Iterator[Outcome]:
+    """RepLKNet's Guideline 4: what large kernels bring where every pixel needs an answer."""
+    from .dense import CLAIMS, EXPERIMENTS, MEASURED, dense_comparisons
+
+    paper = round(paper_values()[CLAIMS[0]] - paper_values()[CLAIMS[1]], 4)
+    for name in EXPERIMENTS:
+        compared = dense_comparisons(name)
+        if compared.empty:  # fewer than three seeds are stored
+            continue
+        found = compared.iloc[0]
+        yield Outcome(
+            id=named(f"segmentation-{name}", found["statement"]),
+            claims=" ".join(CLAIMS),
+            kind="difference",
+            statement=f"{found['statement']}: {MEASURED[name]}",
+            unit="points",
+            paper=paper,
+            ours=found["difference"],
+            low=found["low"],
+            high=found["high"],
+            visible=found["visible"],
+            n=f"{found['seeds']} seeds",
+            verdict=call(paper, found["low"], found["high"], found["visible"]),
+            rule="segmentation",
+            fixed="before",
+            note="small networks trained from nothing; the paper's difference is mIoU on ADE20K, "
+            "after ImageNet",
+            **provenance(f"segmentation-{name}"),
+        )
+
+
+PARTS = (ablations, speeds, correlations, errors, segmentation)
 
 
 def named(result: str, text: str) -> str:

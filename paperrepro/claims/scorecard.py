@@ -117,6 +117,17 @@ def rests_on(outcome: Row) -> str:
     return told
 
 
+def headline_counts() -> str:
+    """How many of the claims that matter have which verdict."""
+    counts = headlines()["verdict"].value_counts()
+    told = "".join(
+        f'<span class="count">{badge(word)} {counts[word]}</span> '
+        for word in LADDER
+        if word in counts
+    )
+    return f'<p class="scorecard pr-figure">{told}</p>'
+
+
 def headline_table(paper: str | None = None) -> str:
     """The claims that matter: verdict, claim, the paper's number, ours, its interval.
 

@@ -37,6 +37,9 @@ ThreadsOption = Annotated[int, typer.Option(help="Threads of PyTorch.", min=1, m
 OutOption = Annotated[
     Path, typer.Option(help="The folder of the results, made where it is missing.")
 ]
+TimesOption = Annotated[
+    bool, typer.Option("--times", help="Times, and nothing else: on a machine that is quiet.")
+]
 RESULTS = Path("data/results")
 
 
@@ -209,23 +212,29 @@ def executorch(
     names: Annotated[
         list[str] | None, typer.Argument(help="Networks; all thirty when left out.")
     ] = None,
-    times: Annotated[bool, typer.Option(help="Measure times as well as errors.")] = True,
+    times: TimesOption = False,
     quick: QuickOption = False,
     threads: ThreadsOption = 1,
     out: OutOption = RESULTS,
     format: FormatOption = Format.table,
 ) -> None:
-    """Every network through ExecuTorch: its file's error, delegates, size, and times.
+    """Every network through ExecuTorch: its file's error, delegates and size; or times.
 
     The file is executed by the runtime that phones have, with random weights calibrated on drawn
-    images; its time stands beside eager PyTorch's and ONNX Runtime's. Half an hour on two cores.
+    images. Twenty minutes on two cores; RepLKNet-XL takes 12 GB of memory. With --times twelve
+    networks are timed beside eager PyTorch and ONNX Runtime, in six minutes, and the table is
+    executorch-times. What was stopped goes on where it was, by the same command.
     """
+    from functools import partial
+
     from ..benchmark import executorch
 
-    def run(**settings: Any) -> "pd.DataFrame":
-        return executorch.run(names or None, times=times, **settings)
-
-    report(context, {"executorch": run}, out, format, quick=quick, threads=threads)
+    tables = {
+        "executorch-times" if times else "executorch": partial(
+            executorch.times if times else executorch.run, names or None
+        )
+    }
+    report(context, tables, out, format, in_steps=True, quick=quick, threads=threads)
 
 
 @app.command()
@@ -241,14 +250,15 @@ def deployment(
 ) -> None:
     """What a service feels: cold start, tails, waiting under load, memory, preprocessing.
 
-    In eager PyTorch, ONNX Runtime and ExecuTorch, in float32 and in int8.
+    In eager PyTorch, ONNX Runtime and ExecuTorch, in float32 and in int8. Three minutes a network,
+    on a machine that does nothing else. What was stopped goes on where it was, by the same command.
     """
     from ..benchmark import deployment
 
     def run(**settings: Any) -> "pd.DataFrame":
         return deployment.run(names or None, **settings)
 
-    report(context, {"deployment": run}, out, format, quick=quick, threads=threads)
+    report(context, {"deployment": run}, out, format, in_steps=True, quick=quick, threads=threads)
 
 
 @app.command()
@@ -262,20 +272,24 @@ def quantization(
         ),
     ] = None,
     count: Annotated[int, typer.Option(help="Test images.", min=2)] = 1000,
+    times: TimesOption = False,
     quick: QuickOption = False,
     threads: ThreadsOption = 1,
     out: OutOption = RESULTS,
     format: FormatOption = Format.table,
 ) -> None:
-    """Fewer bits: accuracy with its interval, size and latency in Core ML, ExecuTorch and ONNX.
+    """Fewer bits: accuracy with its interval and size in Core ML, ExecuTorch and ONNX; or times.
 
     The networks are those of data/weights that were trained on the data. Then MobileOne before and
-    after re-parameterization, with the remedies, and layer by layer. Ten minutes on two cores.
+    after re-parameterization, with the remedies, and layer by layer. Ten minutes a data set on two
+    cores. With --times the networks of the first data set in ONNX Runtime and ExecuTorch, in two
+    minutes, and the table is quantization-times.
 
     \b
     Examples:
       paperrepro benchmark quantization
       paperrepro benchmark quantization --data shapes --data cifar10_jpeg
+      paperrepro benchmark quantization --times
     """
     from functools import partial
 
@@ -283,12 +297,14 @@ def quantization(
 
     names = data or ["shapes"]
     tables = {
+        "quantization": quantization.run,
         "quantization-order": rounding.order,
         "quantization-layers": rounding.layers,
-        "quantization": quantization.run,
     }
+    if times:
+        tables = {"quantization-times": quantization.times}
     runs = {name: partial(run, names, count=count) for name, run in tables.items()}
-    report(context, runs, out, format, quick=quick, threads=threads)
+    report(context, runs, out, format, in_steps=True, quick=quick, threads=threads)
 
 
 @app.command()
@@ -393,9 +409,14 @@ def report(
     benchmarks: "Mapping[str, Callable[..., pd.DataFrame]]",
     out: Path,
     format: Format,
+    in_steps: bool = False,
     **settings: Any,
 ) -> None:
-    """Run the benchmarks of one command; print each table and write it to its file."""
+    """Run the benchmarks of one command; print each table and write it to its file.
+
+    Those that work in steps write theirs after each, and go on where they were stopped.
+    """
+    from ..benchmark.steps import Steps
     from ..files import check_writable
     from ..results import rounded, save_result
 
@@ -403,8 +424,12 @@ def report(
     with exit_on_error(1):
         check_writable(out)
         for name, benchmark in benchmarks.items():
+            path = out / (f"{name}-quick.csv" if quick else f"{name}.csv")
+            if in_steps:
+                settings["steps"] = Steps(path, command=command_line(context), threads=threads)
+                if settings["steps"].before:
+                    typer.echo(f"goes on after {settings['steps'].before} rows of {path}", err=True)
             table = rounded(benchmark(**settings))
             typer.echo(render(table, format))
-            path = out / (f"{name}-quick.csv" if quick else f"{name}.csv")
             save_result(path, table, command=command_line(context), threads=threads)
             typer.echo(f"wrote {path}", err=True)

@@ -121,7 +121,10 @@ def stopped_by_signal() -> Iterator[None]:
         yield
         return
 
+    heard: list[int] = []
+
     def stop(number: int, frame: object) -> None:
+        heard.append(number)
         raise SystemExit(128 + number)
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -132,6 +135,9 @@ def stopped_by_signal() -> Iterator[None]:
         raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+    if heard:  # a converter took the exit for an error of its own, and went on
+        typer.echo("paperrepro: stopped, but what was being written was finished", err=True)
+        raise SystemExit(128 + heard[0])
 
 
 def read_lines(path: Path) -> list[str]:
@@ -238,7 +244,7 @@ def command_line(context: typer.Context, *places: str) -> str:
         if parameter.param_type_name == "argument":
             words += map(str, values)
         elif getattr(parameter, "is_flag", False):
-            words.append(parameter.opts[0])
+            words.append((parameter.opts if value else parameter.secondary_opts)[0])
         else:
             words += [word for one in values for word in (parameter.opts[0], str(one))]
     return shlex.join(words)

@@ -9,7 +9,6 @@ import typer
 from .console import (
     Format,
     FormatOption,
-    NameArgument,
     OutOption,
     SizeOption,
     aligned,
@@ -22,6 +21,9 @@ from .console import (
 )
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from ..dense.segmenter import Segmenter
     from ..export import ExportReport
     from ..export.onnx import FileReport
     from ..models import Backbone, Input
@@ -55,7 +57,14 @@ COREML_ONLY = ("precision", "target", "compress")
 
 def export(
     context: typer.Context,
-    name: NameArgument,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A name that `paperrepro models` lists, or the file of a trained classifier or "
+            "segmenter.",
+            metavar="NAME|FILE",
+        ),
+    ],
     format: Annotated[
         FileFormat, typer.Option("--format", help="Of the file.", show_choices=True)
     ] = FileFormat.coreml,
@@ -63,7 +72,8 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The file; NAME.mlpackage, NAME.pte or NAME.onnx when left out.", metavar="FILE"
+            help="The file; the network's name with .mlpackage, .pte or .onnx when left out.",
+            metavar="FILE",
         ),
     ] = None,
     size: SizeOption = None,
@@ -86,7 +96,8 @@ def export(
     compress: Annotated[
         str | None,
         typer.Option(
-            help="Core ML, of the weights: int8, int4, palette8, palette6, palette4, prune."
+            help="Core ML, of the weights: int8, int4, palette8, palette6, palette4, "
+            "palette4_grouped, prune."
         ),
     ] = None,
     quantize: Annotated[
@@ -116,11 +127,15 @@ def export(
     file for a Mac or a phone. A file whose values leave the range of numbers is not written.
     Without weights the network is random, and calibrated on drawn images: good for timing only.
 
+    A segmenter's Core ML package gives the class of each pixel, with names and colours for the app
+    in its metadata; its ONNX and ExecuTorch files give the logits of each pixel.
+
     iOS16 is the oldest target that stores compressed weights; iOS17 adds 8-bit activations, iOS18
     4-bit weights. Each format needs its extra: export, executorch, runtimes.
 
     \b
     Examples:
+      paperrepro export runs/scenes/model.safetensors
       paperrepro export mobileone_s0 --weights runs/shapes/model.safetensors
       paperrepro export fasternet_t0 --weights released --labels imagenet.txt --compress int8
       paperrepro export rapidnet_ti --format executorch --quantize int8 --images photos
@@ -128,22 +143,23 @@ def export(
     """
     import torch
 
-    from ..export.coreml import check_arguments
+    from ..export.coreml import check_arguments, name_of
     from ..export.network import check_path
     from ..export.survey import load_images
     from ..files import check_writable
-    from ..models import check_name
+    from ..models import Backbone
     from ..models.backbone import FeatureExtractor
 
-    path = out or Path(f"{name}{SUFFIXES[format]}")
+    suffix = SUFFIXES[format]
     with exit_on_error(2):
-        check_name(name)
+        check_name_or_file(name, weights, classes)
         refuse_foreign(context, format, quantize)
         check_arguments(size or 224, precision, target, compress)
-        check_path(path, SUFFIXES[format], overwrite=True)
+        check_path(out or Path(f"net{suffix}"), suffix, overwrite=True)
     with exit_on_error(1):
-        check_writable(path.parent)
+        check_writable((out or Path()).parent)
         model, input = named(name, weights, size, classes)
+        path = out or Path(f"{name_of(model)}{suffix}")
         lines = read_lines(labels) if labels else None
         common: dict[str, Any] = {
             "size": input.size,
@@ -151,7 +167,11 @@ def export(
             "labels": None if features else lines or model.classes,
             "overwrite": overwrite,
         }
-        network: torch.nn.Module = FeatureExtractor(model) if features else model
+        network: torch.nn.Module = model
+        if features:
+            if not isinstance(model, Backbone):
+                raise ValueError(f"--features are a classifier's, and {name} holds a segmenter")
+            network = FeatureExtractor(model)
         tried = load_images(images, input.size, 4 if format is FileFormat.coreml else 64)
         facts: list[tuple[str, str]]
         report: ExportReport | FileReport
@@ -188,6 +208,8 @@ def export(
             file = write(network, path, quantize=quantize, images=chosen, **common)
             facts, report = [("written as", file.format)], file
     kind = "package" if format is FileFormat.coreml else "file"
+    if Path(name).is_file():
+        weights = name
     weights = weights or "random; BatchNorm calibrated on drawn images"
     typer.echo(
         aligned(
@@ -215,21 +237,58 @@ def refuse_foreign(context: typer.Context, format: FileFormat, quantize: str | N
             raise ValueError(f"--{option} is for Core ML, and --format is {format}: leave it out")
 
 
+def check_name_or_file(name: str, weights: str | None, classes: int | None) -> None:
+    """Refuses what is neither a known network nor a file, and a file with what it says itself."""
+    from ..models import check_name
+
+    if Path(name).is_file():
+        if weights or classes:
+            option = "--weights" if weights else "--classes"
+            raise ValueError(f"{name} says that itself: leave {option} out")
+    elif "/" in name or Path(name).suffix in (".safetensors", ".pt", ".pth"):
+        raise ValueError(f"{name} does not exist")
+    else:
+        check_name(name)
+
+
 def named(
     name: str, weights: str | None, size: int | None, classes: int | None
-) -> "tuple[Backbone, Input]":
+) -> "tuple[Backbone | Segmenter, Input]":
     """A network and its input; without weights random, always the same, and calibrated."""
     from ..export import calibrate
     from ..export.survey import load_images
     from ..models import Backbone
     from ..networks import find_network
+    from .dense import is_dense
 
+    file = name if Path(name).is_file() else weights
+    if file and is_dense(file):
+        return segmenter(name, file, size)
     opened = find_network(name, weights=weights, size=size, num_classes=classes)
     assert isinstance(opened.model, Backbone)
-    if weights is None:
+    if file is None:
         check_size(name, opened.input.size)
         calibrate(opened.model, load_images(None, opened.input.size, 4))
     return opened.model, opened.input
+
+
+def segmenter(name: str, file: str, size: int | None) -> "tuple[Segmenter, Input]":
+    """The segmenter in a file; `name` is the file again, or what a package of it is called."""
+    from dataclasses import replace
+
+    from ..dense import load_dense
+    from ..dense.segmenter import Segmenter
+    from ..export.coreml import name_of
+
+    model: nn.Module = load_dense(file).eval()
+    if not isinstance(model, Segmenter) or model.input is None:
+        raise ValueError(
+            f"{file} holds a detector: it gives as many boxes as it finds, and an exported file "
+            "gives outputs of fixed shapes; export a segmenter, or the backbone with --features"
+        )
+    if name not in (file, name_of(model)):
+        raise ValueError(f"{file} holds {name_of(model)}, not {name}")
+    return model, replace(model.input, size=size or model.input.size)
 
 
 def check_size(name: str, size: int) -> None:

@@ -275,11 +275,13 @@ def recipe(
 ) -> None:
     """Show how a network is trained: by its paper, or at a small scale and why so.
 
+    A recipe for detection or segmentation also shows its command and an estimate of its GPU-hours.
     With --format json it is a file that --recipe reads.
 
     \b
     Examples:
       paperrepro recipe fasternet_s
+      paperrepro recipe fasternet_s --recipe mask_rcnn
       paperrepro recipe mobileone_s0 --recipe small
       paperrepro recipe replknet_31b --recipe 384 --format json > finetune.json
     """
@@ -287,6 +289,7 @@ def recipe(
 
     import pandas as pd
 
+    from ..training.cost import DOWNSTREAM, downstream_help
     from ..training.recipe import REASONS, changes, find_recipe, list_recipes, meanings
 
     with exit_on_error(2):
@@ -316,6 +319,8 @@ def recipe(
     typer.echo(f"{resolved.source}\n\n{render(pd.DataFrame(fields), format)}")
     if different:
         typer.echo(f"\nUnlike the recipe 'paper'\n{render(pd.DataFrame(different), format)}")
+    if recipe in DOWNSTREAM:
+        typer.echo(f"\n{downstream_help(name, recipe)}")
     typer.echo(f"\nRecipes of {name}: {', '.join(list_recipes(name))}")
 
 
@@ -344,12 +349,18 @@ def experiment(
     ] = None,
     root: RootOption = Path("data"),
     download: DownloadOption = False,
+    finished: Annotated[
+        bool,
+        typer.Option("--finished", help="Of scenes and camvid: train none, take what is done."),
+    ] = False,
     format: FormatOption = Format.table,
 ) -> None:
     """Run an ablation of the papers at a small scale: several variants, several seeds.
 
-    Two are of segmentation: scenes, which are drawn, and camvid, whose archive --data names; with
-    --out the folder gets segmentation-NAME.csv, a row per run and value.
+    Two are of segmentation: scenes, which are drawn, and camvid, whose archive --data names. Both
+    print what became of their comparisons. With --out the folder gets segmentation-NAME.csv (a row
+    per run and value) and segmentation-NAME.json (the recipes); with --weights and camvid also a
+    picture of where its networks are right.
 
     An experiment that was stopped goes on with the same command. With --out the folder gets
     experiment-NAME.csv (a row per run), experiment-NAME-log.csv (a row per epoch),
@@ -365,9 +376,10 @@ def experiment(
     """
     import pandas as pd
 
-    from ..files import check_writable, write_atomically
-    from ..results import save_correct, save_result
-    from ..training.dense_studies import STUDIES, run_study
+    from ..claims.dense import dense_comparisons
+    from ..files import check_writable, replacing, write_atomically
+    from ..results import rounded, save_correct, save_result
+    from ..training.dense_studies import STUDIES, keep_networks, run_study, study_json, where_right
     from ..training.experiments import (
         find_experiment,
         keep_weights,
@@ -383,14 +395,30 @@ def experiment(
             if out:
                 check_writable(out)
             with exit_on_signal():
-                table = run_study(name, runs, data=data, seeds=seeds)
+                table = run_study(name, runs, data=data, seeds=seeds, train=not finished)
+            given = f" --data {Path(data).name}" if data else ""
+            command = f"paperrepro experiment {name}{given}"
             if out:
-                given = f" --data {Path(data).name}" if data else ""
-                command = f"paperrepro experiment {name}{given}"
                 save_result(out / f"segmentation-{name}.csv", table, command=command, threads=1)
-        keys = [key for key in table if key not in ("seed", "params", "value")]
-        means = table.groupby(keys, sort=False, dropna=False)["value"].agg(["mean", "std", "count"])
-        typer.echo(render(means.reset_index(), format))
+                recipes = study_json(name, runs, table)
+                write_atomically(out / f"segmentation-{name}.json", recipes)
+            if weights:
+                kept = keep_networks(name, runs, weights, data=data)
+                typer.echo(render(kept, format), err=True)
+                if out:
+                    save_result(out / f"weights-{name}.csv", kept, command=command)
+                    if name == "camvid" and data:
+                        with replacing(out / "segmentation-camvid-right.png") as partial:
+                            where_right(runs, data).save(partial, format="PNG")
+            keys = [key for key in table if key not in ("seed", "params", "value")]
+            means = table.groupby(keys, sort=False, dropna=False)["value"]
+            shown = means.agg(["mean", "std", "count"]).round(2).reset_index()
+            typer.echo(render(shown, format))
+            compared = rounded(dense_comparisons(name, table)).drop(columns="variant")
+            told = f"The first decides.\n{render(compared, format)}"
+            if compared.empty:
+                told = "Fewer than three seeds of K = 3 and K = 31: the rule compares none."
+            typer.echo(f"\n{told}", err=True)
         return
     if name is None:
         rows = [

@@ -63,6 +63,10 @@ def coco_scores(truth: Any, found: list[dict[str, Any]], kind: str = "bbox") -> 
 
     if not found:
         return dict.fromkeys(NUMBERS, 0.0)
+    # pycocotools writes outlines into what it is given, and takes an object's area from its box
+    # where there is one: copies, and of masks without the box.
+    unused = "bbox" if kind == "segm" else "segmentation"
+    found = [{key: value for key, value in one.items() if key != unused} for one in found]
     with redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, truth.loadRes(found), kind)
         evaluation.evaluate()

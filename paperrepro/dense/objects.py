@@ -8,6 +8,7 @@ in which pycocotools compares.
 import io
 import json
 import os
+import re
 from collections import defaultdict
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -57,8 +58,8 @@ class Objects(Dataset):
     """COCO's pictures and objects.
 
     An annotation that cannot be right (a box without area or outside its picture, a category that
-    is not listed, no outline) is left out and told in `faults`, by file and number. Crowds are left
-    out of training and known to `coco()`.
+    is not listed, no outline) is left out and told in `faults`, by file, line and number. Crowds
+    are left out of training and known to `coco()`.
 
     Args:
         folder: of the pictures.
@@ -72,7 +73,8 @@ class Objects(Dataset):
     def __init__(self, folder: str | os.PathLike[str], annotations: str | os.PathLike[str]) -> None:
         self.folder, self.annotations = Path(folder), Path(annotations)
         try:
-            content = json.loads(self.annotations.read_text(encoding="utf-8"))
+            text = self.annotations.read_text(encoding="utf-8")
+            content = json.loads(text)
             pictures = {picture["id"]: picture for picture in content["images"]}
             categories = sorted(content["categories"], key=lambda one: one["id"])
             annotated = content["annotations"]
@@ -85,10 +87,12 @@ class Objects(Dataset):
         self.faults: list[str] = []
         self.content = content
         found: dict[int, list[dict]] = defaultdict(list)
-        kept = []
-        for one in annotated:
+        kept, lines = [], list[int]()
+        for index, one in enumerate(annotated):
             if why := self.fault(one, pictures):
-                self.faults.append(f"{annotations}: annotation {one.get('id')}: {why}")
+                lines = lines or lines_of(text)
+                place = f"{annotations}, line {lines[index]}"
+                self.faults.append(f"{place}: annotation {one.get('id')}: {why}")
                 continue
             kept.append(one)
             if not one.get("iscrowd"):
@@ -148,6 +152,21 @@ class Objects(Dataset):
             "masks": torch.from_numpy(stacked),
             "image_id": torch.tensor(picture["id"]),
         }
+
+
+def lines_of(text: str) -> list[int]:
+    """The lines, from 1, on which the annotations of a JSON file begin."""
+    decoder = json.JSONDecoder()
+    opening = re.search(r'"annotations"\s*:\s*\[', text)
+    assert opening is not None
+    lines, line, at = list[int](), 1, 0
+    begin = opening.end()
+    while following := re.compile(r"[\s,]*(?=\{)").match(text, begin):
+        line += text.count("\n", at, following.end())
+        at = following.end()
+        lines.append(line)
+        _, begin = decoder.raw_decode(text, at)
+    return lines
 
 
 class SceneObjects(Dataset):

@@ -85,9 +85,6 @@ class Drawing:
     def __repr__(self) -> str:
         return self.alt
 
-    def _repr_svg_(self) -> str:
-        return self.svg()
-
     def _repr_html_(self) -> str:
         return self.html()
 

@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..dense.predict import palette
+from ..dense.segmenter import Segmenter
 from ..models import Backbone, family_of
 from ..reparam import reparameterize
 from . import mil
@@ -52,6 +54,7 @@ from .watch import Watch
 PRECISIONS = ("float16", "float32")
 TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 COMPUTE_UNITS = ("ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY")
+PREVIEW = "com.apple.coreml.model.preview.params"
 
 # Each with its function in coremltools.optimize.coreml, its configuration and the oldest target.
 # Arrays of at most 2048 numbers stay as they are; in int4 also those whose input channels are no
@@ -95,7 +98,8 @@ class Settings(Preparation):
     Attributes:
         image: whether the input is an image, or else a tensor of 0 to 1.
         channels: of the image: three, or one of a grey picture.
-        outputs: the names of the outputs, `logits` for a classifier's too.
+        outputs: the names of the outputs, `logits` for a classifier's and a segmenter's too.
+        pixels: whether its answer is `classes`, the class of each pixel.
     """
 
     precision: str
@@ -104,6 +108,7 @@ class Settings(Preparation):
     compress: str | None
     channels: int = 3
     outputs: tuple[str, ...] = ("logits",)
+    pixels: bool = False
 
     @classmethod
     def of(cls, program: mil.Program) -> "Settings":
@@ -182,8 +187,9 @@ def export_coreml(
         path: the folder to write, `NAME.mlpackage`.
         precision: "float16" or "float32", of weights and computation.
         target: the oldest system that runs it, one of `TARGETS`.
-        labels: the names of the classes. With them the package is a classifier: its outputs are the
-            label and a probability for each.
+        labels: the names of the classes. With them a classifier's outputs are the label and a
+            probability for each; a segmenter's is `classes` `(1, H, W)`, the class of each pixel,
+            with names and colours in the metadata that Xcode's preview and the app read.
         normalize: True for the normalisation with which the released network of that name was
             evaluated (of another network: ImageNet's), a pair of mean and standard deviation, or
             False for none.
@@ -212,7 +218,8 @@ def export_coreml(
         outputs = reference(network, preparation, drawn)
         check_labels(labels, outputs)
         settings = Settings(
-            size, mean, std, precision, target, image, compress, channels, tuple(outputs)
+            *(size, mean, std, precision, target, image, compress, channels, tuple(outputs)),
+            pixels=labels is not None and outputs["logits"].ndim == 4,
         )
         check_image(settings)
         converted, frontend = convert(network, settings, labels)
@@ -252,7 +259,7 @@ def convert(
         ValueError: neither `torch.export` nor tracing led to a model.
     """
     ct = coremltools()
-    normalized = WithNormalization(network, settings, softmax=labels is not None).eval()
+    normalized = WithNormalization(network, settings, answer=labels is not None).eval()
     example = torch.rand(batch, settings.channels, settings.size, settings.size)
     if settings.image:
         layout = ct.colorlayout.RGB if settings.channels == 3 else ct.colorlayout.GRAYSCALE
@@ -260,7 +267,9 @@ def convert(
     else:
         entry = ct.TensorType(name="image", shape=example.shape, dtype=np.float32)
     options: dict[str, Any]
-    if labels:
+    if settings.pixels:
+        options = {"outputs": [ct.TensorType(name="classes", dtype=np.int32)]}
+    elif labels:
         options = {"classifier_config": ct.ClassifierConfig(list(labels))}
     else:
         options = {
@@ -284,8 +293,19 @@ def convert(
             continue
         model = compressed(model, settings.compress)
         model.user_defined_metadata["paperrepro.settings"] = json.dumps(vars(settings))
+        if settings.pixels and labels:
+            model.user_defined_metadata.update(preview(labels))
         return model, "; but ".join([frontend, *reasons])
     raise ValueError(f"the network cannot be converted: {'; '.join(reasons)}")
+
+
+def preview(labels: Sequence[str]) -> dict[str, str]:
+    """Names and colours of a segmenter's classes, as Xcode's preview reads them."""
+    colors = ["#" + bytes(color).hex() for color in palette(len(labels))]
+    return {
+        "com.apple.coreml.model.preview.type": "imageSegmenter",
+        PREVIEW: json.dumps({"labels": list(labels), "colors": colors}),
+    }
 
 
 def exported(model: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
@@ -319,14 +339,14 @@ def compressed(model: Any, method: str | None) -> Any:
 def outputs_of(
     program: mil.Program, images: Tensor, mode: str, hook: mil.Hook | None = None
 ) -> Outputs:
-    """The outputs of a package of ours for images `(N, C, H, W)` of 0 to 255; of a classifier the
-    logits, which go into its softmax."""
+    """The outputs of a package of ours for images `(N, C, H, W)` of 0 to 255; of one that answers
+    with labels the logits, which go into its softmax or argmax."""
     settings = Settings.of(program)
     (name,) = program.inputs
     names = {output: output for output in settings.outputs}
     if "logits" in names and "logits" not in program.outputs:
-        (softmax,) = [operation for operation in program.operations if operation.type == "softmax"]
-        names["logits"] = str(softmax.inputs["x"])
+        (last,) = [each for each in program.operations if each.type in ("softmax", "reduce_argmax")]
+        names["logits"] = str(last.inputs["x"])
     images = images.float() if settings.image else images / 255
     found: dict[str, list[Tensor]] = {output: [] for output in names}
 
@@ -351,7 +371,9 @@ def logits_of(
 
 
 def labels_of(program: mil.Program) -> list[str] | None:
-    """The names of a classifier's classes in their order."""
+    """The names of the classes in their order, of a package that was given them."""
+    if PREVIEW in program.metadata:
+        return list(json.loads(program.metadata[PREVIEW])["labels"])
     for operation in program.operations:
         if operation.type == "classify":
             classes = mil.constant(program, operation.inputs["classes"])
@@ -392,8 +414,7 @@ def describe(
     converted: Any, model: nn.Module, network: nn.Module, classes: int, compute_units: str
 ) -> None:
     """Write into the package what it is."""
-    name = getattr(model, "variant", None) or type(model).__name__
-    source = ""
+    name, source = name_of(model), ""
     converted.license = "The weights are under their author's terms"
     if isinstance(model, Backbone):
         family = family_of(model.variant)
@@ -415,6 +436,13 @@ def describe(
             "paperrepro.compute_units": compute_units,
         }
     )
+
+
+def name_of(model: nn.Module) -> str:
+    """A network's name; a segmenter's is that of its backbone and its head."""
+    if isinstance(model, Segmenter) and model.blueprint:
+        return f"{model.blueprint.backbone}-{model.blueprint.head}"
+    return getattr(model, "variant", None) or type(model).__name__
 
 
 def weights_sha256(model: nn.Module) -> str:

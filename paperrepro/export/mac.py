@@ -24,6 +24,7 @@ from .coreml import COMPUTE_UNITS, Settings, labels_of
 from .network import golden_path, relative_error
 from .package import coremltools
 from .protocols import PROTOCOLS, latency, time_inferences
+from .verify import answers
 
 
 def compare_on_mac(
@@ -37,10 +38,11 @@ def compare_on_mac(
             on each compute unit.
 
     Returns:
-        One row per compute unit: `error`, the relative L2 error against PyTorch's golden logits (of
-        a classifier, probabilities); `same_answer`; `trimmed_mean_ms` and `minimum_ms`, the two
-        protocols' latencies; and how many operations Core ML's plan puts on the `cpu`, the `gpu`
-        and the `neural_engine`.
+        One row per compute unit: `error`, the relative L2 error against PyTorch's golden outputs
+        (of a classifier, probabilities; of a map of classes, the share of other pixels);
+        `agreement`, the share of equal answers, where the network gives answers;
+        `trimmed_mean_ms` and `minimum_ms`, the two protocols' latencies; and how many operations
+        Core ML's plan puts on the `cpu`, the `gpu` and the `neural_engine`.
 
     Raises:
         OSError: this is no Mac, or the golden file is missing.
@@ -57,16 +59,11 @@ def compare_on_mac(
     golden = safetensors.torch.load_file(golden_path(path))
     entry = {next(iter(program.inputs)): as_input(golden["image"], settings.image)}
     labels = labels_of(program)
-    expected = golden["logits"].softmax(1) if labels else golden["logits"]
     rows = []
     for unit in tqdm(COMPUTE_UNITS, desc="Compute units", disable=not progress):
         model = load(path, unit)
-        predicted = as_tensor(model.predict(entry), labels)
-        row: dict[str, object] = {
-            "compute_units": unit,
-            "error": relative_error(predicted, expected),
-            "same_answer": bool((predicted.argmax(1) == expected.argmax(1)).all()),
-        }
+        row: dict[str, object] = {"compute_units": unit}
+        row |= compared(model.predict(entry), golden, settings, labels)
         for name, timing in PROTOCOLS.items() if protocols else ():
             times = time_inferences(timing, partial(prepared, path, unit, entry))
             row[f"{name}_ms"] = 1e3 * latency(times, timing)
@@ -93,12 +90,32 @@ def as_input(image: Tensor, is_image: bool) -> Image.Image | np.ndarray:
     return (image / 255).numpy()
 
 
-def as_tensor(outputs: dict[str, Any], labels: list[str] | None) -> Tensor:
-    """What Core ML predicts as `(1, classes)`, in the order of the classes."""
+def compared(
+    outputs: dict[str, Any],
+    golden: dict[str, Tensor],
+    settings: Settings,
+    labels: list[str] | None,
+) -> dict[str, float | None]:
+    """Error and agreement of what Core ML predicts for the golden image."""
+    if settings.pixels:
+        classes = golden["logits"].argmax(1)
+        found = torch.as_tensor(np.asarray(outputs["classes"])).reshape(classes.shape)
+        same = (found == classes).double().mean().item()
+        return {"error": 1 - same, "agreement": same}
     if labels:
-        (probabilities,) = [output for output in outputs.values() if isinstance(output, dict)]
-        return torch.tensor([[probabilities[label] for label in labels]])
-    return torch.as_tensor(np.asarray(outputs["logits"])).reshape(1, -1)
+        (listed,) = [output for output in outputs.values() if isinstance(output, dict)]
+        probabilities = torch.tensor([[listed[label] for label in labels]])
+        predicted, expected = {"logits": probabilities}, {"logits": golden["logits"].softmax(1)}
+    else:
+        expected = {name: golden[name] for name in settings.outputs}
+        predicted = {
+            name: torch.as_tensor(np.asarray(outputs[name])).reshape(each.shape)
+            for name, each in expected.items()
+        }
+    return {
+        "error": relative_error(predicted, expected),
+        "agreement": answers(predicted, expected)[0],
+    }
 
 
 def devices(compiled: str, unit: str) -> dict[str, int]:

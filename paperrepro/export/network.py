@@ -45,16 +45,17 @@ class Preparation:
 
 
 class WithNormalization(nn.Module):
-    """A network with the normalisation before it and, for a classifier, a softmax after it.
+    """A network with the normalisation before it and, where one is asked for, an answer after it.
 
-    Images `(N, C, H, W)` of 0 to 1 to a tuple of its outputs, in the order of `names`.
+    Images `(N, C, H, W)` of 0 to 1 to a tuple of its outputs. With `answer` the logits of a
+    classifier become probabilities, those of a segmenter the class of each pixel, `(N, H, W)`.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, network: nn.Module, preparation: Preparation, *, softmax: bool = False
+        self, network: nn.Module, preparation: Preparation, *, answer: bool = False
     ) -> None:
         super().__init__()
         self.network = network
@@ -62,13 +63,18 @@ class WithNormalization(nn.Module):
         if self.normalize:
             self.register_buffer("mean", torch.tensor(preparation.mean).reshape(-1, 1, 1))
             self.register_buffer("std", torch.tensor(preparation.std).reshape(-1, 1, 1))
-        self.softmax = softmax
+        self.answer = answer
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if self.normalize:
             images = (images - self.mean) / self.std
         outputs = tuple(by_name(self.network(images)).values())
-        return tuple(output.softmax(1) for output in outputs) if self.softmax else outputs
+        return tuple(map(answer_of, outputs)) if self.answer else outputs
+
+
+def answer_of(logits: Tensor) -> Tensor:
+    """Probabilities `(N, classes)`, or of a map of logits the class of each pixel `(N, H, W)`."""
+    return logits.softmax(1) if logits.ndim == 2 else logits.argmax(1)
 
 
 def by_name(outputs: Tensor | Sequence[Tensor] | Mapping[str, Tensor]) -> Outputs:
@@ -225,8 +231,8 @@ def check_labels(labels: Sequence[str] | None, outputs: Outputs) -> None:
     twice = [label for label, count in Counter(labels).items() if count > 1]
     if twice:
         raise ValueError(
-            f"the label {twice[0]!r} stands for more than one class; a classifier's probabilities "
-            "are listed by label, so make them different"
+            f"the label {twice[0]!r} stands for more than one class; answers are listed by label, "
+            "so make them different"
         )
 
 

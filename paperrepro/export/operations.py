@@ -88,6 +88,9 @@ OPERATIONS: dict[str, Callable[..., object]] = {
     "log": lambda x, epsilon=1e-45: torch.log(x + epsilon),
     "rsqrt": lambda x, epsilon=1e-12: torch.rsqrt(x + epsilon),
     "softmax": lambda x, axis=-1: torch.softmax(x, int(axis)),
+    "reduce_argmax": lambda x, axis=-1, keep_dims=False, output_dtype="int32": x.argmax(
+        int(axis), bool(keep_dims)
+    ).to(CASTS[str(output_dtype)]),
     "reduce_max": reduction(torch.amax),
     "reduce_mean": reduction(torch.mean),
     "reduce_min": reduction(torch.amin),

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from IPython.display import display
 
-from ..drawing.style import DARK_PAGES, LIGHT_PAGES, css
+from ..drawing.style import DARK_PAGES, LIGHT_PAGES, css, variables
 from .numbers import FIGURES, Moving
 
-__all__ = ["FIGURES", "Moving", "html", "show"]
+__all__ = ["FIGURES", "Moving", "html", "show", "standalone"]
 
 FOLDER = Path(__file__).parent
 CONTROLS = (
@@ -66,6 +66,16 @@ def compose(name: str, picture: str) -> str:
         f'<script type="application/json">{data}</script>'
         f'<script data-figure-script="{name}">{script(name)}</script></figure>'
     )
+
+
+def standalone(name: str) -> str:
+    """The still picture of that name as an SVG file for any page: with its style, on white."""
+    find(name)
+    picture = (FOLDER / "stills" / f"{name}.svg").read_text(encoding="utf-8")
+    style = f"<style>{css()}{CONTROLS}.pr-svg{{{variables(dark=False)}}}</style>"
+    white = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    head, rest = picture.split(">", 1)
+    return f"{head}>{style}{white}{rest}"
 
 
 def show(name: str) -> None:

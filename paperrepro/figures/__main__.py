@@ -1,9 +1,12 @@
-"""Draws the still pictures anew: `python -m paperrepro.figures`, with chromium and playwright."""
+"""Draws the still pictures anew: `python -m paperrepro.figures`, with chromium and playwright.
+
+In a checkout it also writes the one that the README shows.
+"""
 
 import shutil
 
 from ..files import write_atomically
-from . import FIGURES, FOLDER, blank, compose
+from . import FIGURES, FOLDER, blank, compose, standalone
 
 # What the script drew first, without what only a live figure needs.
 STILL = """() => {
@@ -39,3 +42,6 @@ if __name__ == "__main__":
     for name, picture in draw_stills().items():
         write_atomically(FOLDER / "stills" / f"{name}.svg", picture + "\n")
         print(FOLDER / "stills" / f"{name}.svg")
+    pages = FOLDER.parents[1] / "book" / "_static"
+    if pages.is_dir():
+        write_atomically(pages / "speed.svg", standalone("speed"))

@@ -28,6 +28,7 @@ seeds and of 3.1 s with three is found in four of five cases (t with n - 1 degre
 points of mIoU on CamVid if s is 1.4. A smaller difference may be there and will not be called.
 """
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -36,20 +37,38 @@ from typing import Any
 
 import pandas as pd
 import torch
+from PIL import Image
 
+from ..claims.dense import FAR, LARGE, SMALL
 from ..complexity import count_parameters
-from ..dense import load_dense
-from ..dense.data import MapData, Maps, SceneMaps, load_maps, pairs_in
+from ..dense import load_dense, save_dense
+from ..dense.data import (
+    CAMVID,
+    IGNORED,
+    MapData,
+    Maps,
+    SceneMaps,
+    camvid_numbers,
+    load_maps,
+    pairs_in,
+)
 from ..dense.metrics import iou_of, summary
+from ..dense.predict import predict
 from ..dense.scenes import Scenes
 from ..files import write_atomically
 from .checkpoint import MODEL
 from .loader import make_loader
 from .place import Machine
-from .recipe import Recipe, find_recipe
+from .recipe import Recipe, changes, find_recipe
 from .segmentation import Segmentation, score
 from .trainer import fit
 
+SHOWN = (58, 116, 174)
+"""Of CamVid's 233 test pictures: a quarter, half and three quarters through."""
+
+WHERE_COLORS = ((0, 0, 0), (214, 222, 218), (0, 158, 115), (230, 159, 0), (90, 90, 90))
+TEST_PAIRS = ("test/images/", "test/labels/")
+TESTED_FILE = "tested.csv"
 DISTANCES = (0, 16, 24, 32, 48, 64)
 TESTED = 256
 """Scenes for each distance."""
@@ -125,8 +144,7 @@ def test_scenes(model: Any, data: MapData, recipe: Recipe) -> list[Row]:
 def test_camvid(model: Any, data: MapData, recipe: Recipe) -> list[Row]:
     """mIoU, pixel accuracy and the IoU of each class on the test pictures."""
     place = Path(data.name)
-    pairs = pairs_in(place, "test/images/", "test/labels/")
-    tested = Maps(place, pairs, len(data.classes), data.val.number)
+    tested = Maps(place, pairs_in(place, *TEST_PAIRS), len(data.classes), data.val.number)
     matrix = matrix_of(model, replace(data, val=tested), recipe)
     rows = [{"what": what, "value": value} for what, value in summary(matrix).items()]
     of_each = zip(data.classes, iou_of(matrix).tolist(), strict=True)
@@ -173,6 +191,7 @@ def run_study(
     *,
     data: str | None = None,
     seeds: int | None = None,
+    train: bool = True,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Trains and tests every variant with every seed, and goes on where it was stopped.
@@ -182,27 +201,157 @@ def run_study(
         runs: the folder of the runs; a run that is done stays.
         data: where the pictures are, in place of the study's own name for them.
         seeds: fewer or more than the study's.
+        train: False takes the runs that are finished, and trains none.
+
+    Raises:
+        FileNotFoundError: no run is finished, and none shall be trained.
 
     Returns:
         A row for each variant, seed and value: `variant`, `seed`, `params`, `what`, `value` in
         percent, and `distance` in pixels for scenes.
     """
     study = STUDIES[name]
-    pictures = replace(load_maps(data or study.data), zoom=study.zoom)
+    pictures = replace(load_maps(data or study.data), zoom=study.zoom) if train else None
     tables = []
     for seed in range(study.seeds if seeds is None else seeds):
         for label in study.variants:
-            run = Path(runs) / name / f"{label.replace(' ', '')}-{seed}"
-            done = run / "tested.csv"
-            if not done.is_file():
-                recipe = study.recipe(label, seed)
-                task = Segmentation(recipe, pictures, **study.head)
-                fit(task, run, resume=True, progress=progress)
-                model = load_dense(run / MODEL)
-                rows = pd.DataFrame(study.test(model, pictures, recipe))
-                rows.insert(0, "variant", label)
-                rows.insert(1, "seed", seed)
-                rows.insert(2, "params", count_parameters(model))
-                write_atomically(done, rows.to_csv(index=False, lineterminator="\n"))
-            tables.append(pd.read_csv(done))
+            run = run_folder(name, runs, label, seed)
+            if pictures is not None and not (run / TESTED_FILE).is_file():
+                train_and_test(study, pictures, label, seed, run, progress)
+            if (run / TESTED_FILE).is_file():
+                tables.append(pd.read_csv(run / TESTED_FILE))
+    if not tables:
+        raise FileNotFoundError(f"no run in {Path(runs) / name} is finished")
     return pd.concat(tables, ignore_index=True)
+
+
+def run_folder(name: str, runs: str | os.PathLike[str], label: str, seed: int) -> Path:
+    return Path(runs) / name / f"{label.replace(' ', '')}-{seed}"
+
+
+def train_and_test(
+    study: Study, pictures: MapData, label: str, seed: int, run: Path, progress: bool
+) -> None:
+    recipe = study.recipe(label, seed)
+    task = Segmentation(recipe, pictures, **study.head)
+    fit(task, run, resume=True, progress=progress)
+    model = load_dense(run / MODEL)
+    rows = pd.DataFrame(study.test(model, pictures, recipe))
+    rows.insert(0, "variant", label)
+    rows.insert(1, "seed", seed)
+    rows.insert(2, "params", count_parameters(model))
+    write_atomically(run / TESTED_FILE, rows.to_csv(index=False, lineterminator="\n"))
+
+
+def study_json(name: str, runs: str | os.PathLike[str], table: pd.DataFrame) -> str:
+    """What the runs of a table were: rule, head, each variant's recipe, seconds and last loss.
+
+    Args:
+        name: a key of `STUDIES`.
+        runs: the folder of the runs.
+        table: of `run_study`.
+    """
+    study = STUDIES[name]
+    labels = list(table["variant"].unique())
+    first = study.recipe(labels[0], 0)
+    recipes = {labels[0]: json.loads(first.to_json())} | {
+        label: {key: ours for key, (ours, _) in changes(study.recipe(label, 0), first).items()}
+        for label in labels[1:]
+    }
+    done = {}
+    for label, seed in table[["variant", "seed"]].drop_duplicates().itertuples(index=False):
+        log = pd.read_csv(run_folder(name, runs, label, seed) / "log.csv")
+        done[f"{label}, seed {seed}"] = {
+            "epochs": len(log),
+            "seconds": round(float(log["seconds"].sum())),
+            "train_loss": round(float(log["train_loss"].iloc[-1]), 4),
+        }
+    rule = {"rule": __name__, "data": study.data, "head": study.head, "zoom": study.zoom}
+    return json.dumps(rule | {"recipes": recipes, "runs": done}, indent=1) + "\n"
+
+
+def keep_networks(
+    name: str,
+    runs: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    data: str | None = None,
+) -> pd.DataFrame:
+    """Stores seed 0's networks of the first comparison in half precision, as `NAME-K31.safetensors`
+    and so on; they are tested again as they are stored.
+
+    Args:
+        name, runs, data: as for `run_study`.
+        folder: where the networks go.
+
+    Returns:
+        A row per file: file, network, kilobytes, value (percent of what counts) as trained and as
+        stored.
+
+    Raises:
+        FileNotFoundError: one of the two runs is not finished.
+    """
+    study = STUDIES[name]
+    pictures = load_maps(data or study.data)
+    rows = []
+    for label in (SMALL, LARGE):
+        run = run_folder(name, runs, label, 0)
+        path = Path(folder) / f"{name}-{label.replace(' = ', '').lower()}.safetensors"
+        save_dense(load_dense(run / MODEL).half(), path)
+        stored = pd.DataFrame(study.test(load_dense(path), pictures, study.recipe(label, 0)))
+        values = [main_value(name, table) for table in (pd.read_csv(run / TESTED_FILE), stored)]
+        rows.append(
+            {
+                "file": path.name,
+                "network": label,
+                "kilobytes": round(path.stat().st_size / 1000),
+                "trained": round(values[0], 2),
+                "stored": round(values[1], 2),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def main_value(name: str, table: pd.DataFrame) -> float:
+    """What counts of one run's values."""
+    if name == "camvid":
+        return float(table.loc[table["what"] == "miou", "value"].iloc[0])
+    far = (table["what"] == "right") & table["distance"].isin(FAR)
+    return float(table.loc[far, "value"].mean())
+
+
+def where_right(
+    runs: str | os.PathLike[str], data: str, pictures: tuple[int, ...] = SHOWN
+) -> Image.Image:
+    """Which pixels of CamVid's test pictures seed 0's networks classify rightly, side by side.
+
+    A map says nothing of the photograph, which the project does not redistribute: 0 where a pixel
+    has no class, 1 where both networks are right, 2 only K = 31, 3 only K = 3, 4 neither.
+
+    Args:
+        runs: the folder of the runs.
+        data: CamVid's archive.
+        pictures: the numbers of the test pictures; by default a quarter, half and three quarters
+            through the set.
+    """
+    place, study = Path(data), STUDIES["camvid"]
+    tested = Maps(place, pairs_in(place, *TEST_PAIRS), len(CAMVID), camvid_numbers)
+    networks = {
+        label: load_dense(run_folder("camvid", runs, label, 0) / MODEL) for label in (LARGE, SMALL)
+    }
+    found = []
+    for index in pictures:
+        image, truth = tested[index]
+        large, small = (
+            predict(model, image, size=study.common["size"])["map"] == truth
+            for model in networks.values()
+        )
+        states = torch.full_like(truth, 4)
+        states[small] = 3
+        states[large] = 2
+        states[large & small] = 1
+        states[truth == IGNORED] = 0
+        found.append(states)
+    shown = Image.fromarray(torch.cat(found, 1).numpy(), "P")
+    shown.putpalette(sum(WHERE_COLORS, ()))
+    return shown

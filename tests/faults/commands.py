@@ -155,4 +155,4 @@ def attempt(count: int, seed: int = 0, chosen=INVOCATIONS) -> Tally:
 
 
 if __name__ == "__main__":
-    main(attempt, 3000)
+    main(attempt, 1000)

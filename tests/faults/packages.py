@@ -237,4 +237,4 @@ def remembering(name: str, kept: dict):
 
 
 if __name__ == "__main__":
-    main(attempt, 3000)
+    main(attempt, 2100)

@@ -31,6 +31,13 @@ open class MLFeatureDescription: NSObject {
 open class MLModelDescription: NSObject {
     open var inputDescriptionsByName: [String: MLFeatureDescription] { fatalError() }
     open var predictedProbabilitiesName: String? { fatalError() }
+    open var metadata: [MLModelMetadataKey: Any] { fatalError() }
+}
+
+public struct MLModelMetadataKey: RawRepresentable, Hashable, Sendable {
+    public let rawValue: String
+    public init(rawValue: String) { self.rawValue = rawValue }
+    public static let creatorDefinedKey = MLModelMetadataKey(rawValue: "creator")
 }
 
 open class MLMultiArray: NSObject {

@@ -65,6 +65,9 @@ struct AnswerView: View {
                         }
                     }
                 }
+                if case .map(let map, _, let legend) = model.answer {
+                    LegendView(map: map, legend: legend)
+                }
                 if let latency = model.latency {
                     Text("\(latency, format: .number.precision(.fractionLength(1))) ms an image")
                         .font(.footnote.monospacedDigit())
@@ -77,13 +80,33 @@ struct AnswerView: View {
     }
 }
 
+/// The classes that a map shows, each with its colour and its share of the picture.
+struct LegendView: View {
+    let map: [Int]
+    let legend: Legend
+
+    var body: some View {
+        ForEach(legend.shares(of: map).prefix(6), id: \.number) { number, share in
+            let channels = legend.colors[number].channels.map { Double($0) / 255 }
+            HStack {
+                RoundedRectangle(cornerRadius: 3)
+                    .fill(Color(red: channels[0], green: channels[1], blue: channels[2]))
+                    .frame(width: 16, height: 16)
+                Text(legend.names[number])
+                Spacer()
+                Text(share, format: .percent.precision(.fractionLength(0)))
+            }
+        }
+    }
+}
+
 /// A class map in its colours, over the image that it belongs to.
 struct MapView: View {
     let answer: Answer?
 
     var body: some View {
-        if case .map(let map, let image) = answer,
-            let drawn = try? overlay(map, on: image, share: 0.5),
+        if case .map(let map, let image, let legend) = answer,
+            let drawn = try? overlay(map, on: image, legend: legend, share: 0.5),
             let picture = drawn.cgImage
         {
             Image(decorative: picture, scale: 1).resizable().scaledToFit()

@@ -10,6 +10,8 @@ public final class Network: @unchecked Sendable {
     public let height: Int
     let model: MLModel
     let input: String
+    /// Names and colours of a segmenter's classes, where the package has them.
+    let legend: Legend?
 
     /// - Parameters:
     ///   - model: a `.mlpackage`, or a `.mlmodelc` such as Xcode puts into an app.
@@ -21,11 +23,13 @@ public final class Network: @unchecked Sendable {
             let image = feature.imageConstraint
         else {
             throw BackboneError(
-                "\(model.lastPathComponent) takes no image; export it without --tensor-input")
+                "\(model.lastPathComponent) takes no image: export_coreml(..., image=True)")
         }
         input = name
         width = image.pixelsWide
         height = image.pixelsHigh
+        let metadata = self.model.modelDescription.metadata[.creatorDefinedKey] as? [String: String]
+        legend = try metadata?["com.apple.coreml.model.preview.params"].map(Legend.init(preview:))
     }
 
     /// What the network says of an image of any size: its short side is resized and its middle
@@ -63,15 +67,20 @@ public final class Network: @unchecked Sendable {
             throw BackboneError("the package has another output than logits")
         }
         let shape = array.shape.map(\.intValue)
+        if shape == [1, image.height, image.width], let legend {
+            return .map((0..<array.count).map { array[$0].intValue }, over: image, legend: legend)
+        }
         let logits = (0..<array.count).map { array[$0].doubleValue }
         switch shape.count {
         case 2:
             let names = logits.indices.map { "class \($0)" }
             return .classes(try top(5, of: softmax(logits), names: names))
         case 4 where shape[2] == image.height && shape[3] == image.width:
-            return .map(try classMap(logits.map(Float.init), classes: shape[1]), over: image)
+            return .map(
+                try classMap(logits.map(Float.init), classes: shape[1]), over: image,
+                legend: legend ?? Legend(classes: shape[1]))
         default:
-            throw BackboneError("logits of the shape \(shape); (1, classes) or a map of the image")
+            throw BackboneError("an output of the shape \(shape), no logits and no map of classes")
         }
     }
 }

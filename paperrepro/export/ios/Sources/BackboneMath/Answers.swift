@@ -4,8 +4,8 @@ import Foundation
 public enum Answer: Equatable, Sendable {
     /// The likeliest classes, the likeliest first.
     case classes([Guess])
-    /// A class for each pixel, and the image that was looked at.
-    case map([Int], over: RGBImage)
+    /// A class for each pixel, the image that was looked at, and what the classes are called.
+    case map([Int], over: RGBImage, legend: Legend)
 }
 
 /// A class and how likely the network takes it to be.
@@ -62,31 +62,23 @@ public func classMap(_ logits: [Float], classes: Int) throws -> [Int] {
     }
 }
 
-/// The colour of a class as Pascal VOC gives it: the bits of its number, three by three, become
-/// the high bits of red, green and blue. 0 is black.
-public func color(ofClass number: Int) -> (red: UInt8, green: UInt8, blue: UInt8) {
-    var channels: [UInt8] = [0, 0, 0]
-    for place in 0..<8 {
-        for channel in 0..<3 where (number >> (3 * place + channel)) & 1 == 1 {
-            channels[channel] |= 0x80 >> UInt8(place)
-        }
-    }
-    return (channels[0], channels[1], channels[2])
-}
-
 /// A class map laid over the image that it belongs to.
 ///
 /// - Parameters:
 ///   - share: how much of a pixel is the class's colour, 0 to 1.
-public func overlay(_ map: [Int], on image: RGBImage, share: Double) throws -> RGBImage {
+public func overlay(
+    _ map: [Int], on image: RGBImage, legend: Legend, share: Double
+) throws -> RGBImage {
     guard map.count == image.width * image.height else {
         throw BackboneError(
             "a map of \(map.count) pixels on an image of \(image.width) x \(image.height)")
     }
     var pixels = image.pixels
     for (place, number) in map.enumerated() {
-        let (red, green, blue) = color(ofClass: number)
-        for (channel, level) in [red, green, blue].enumerated() {
+        guard legend.colors.indices.contains(number) else {
+            throw BackboneError("class \(number) of a network of \(legend.colors.count)")
+        }
+        for (channel, level) in legend.colors[number].channels.enumerated() {
             let old = Double(pixels[3 * place + channel])
             pixels[3 * place + channel] =
                 UInt8((share * Double(level) + (1 - share) * old).rounded())

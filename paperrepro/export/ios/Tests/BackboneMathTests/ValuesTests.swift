@@ -40,7 +40,10 @@ struct Values: Decodable {
         let classes: Int
         let map: [Int]
         let image: Image
+        let preview: String
+        let names: [String]
         let share: Double
+        let shares: [Double]
         let overlay: Image
     }
     struct Percentiles: Decodable {
@@ -113,16 +116,22 @@ final class ValuesTests: XCTestCase {
         for each in try values().segmentations {
             let map = try classMap(each.logits, classes: each.classes)
             XCTAssertEqual(map, each.map)
-            let drawn = try overlay(map, on: each.image.image(), share: each.share)
+            let legend = try Legend(preview: each.preview)
+            XCTAssertEqual(legend.names, each.names)
+            let drawn = try overlay(
+                map, on: each.image.image(), legend: legend, share: each.share)
             XCTAssertEqual(drawn, try each.overlay.image())
+            let shares = legend.shares(of: map)
+            XCTAssertEqual(shares.map(\.share), shares.map(\.share).sorted(by: >))
+            for (number, share) in shares {
+                XCTAssertEqual(share, each.shares[number], accuracy: 1e-12)
+            }
         }
     }
 
     func testColorsAreThoseOfPascalVOC() throws {
-        for (number, expected) in try values().colors.enumerated() {
-            let (red, green, blue) = color(ofClass: number)
-            XCTAssertEqual([red, green, blue], expected)
-        }
+        let colors = try values().colors
+        XCTAssertEqual(Legend(classes: colors.count).colors.map(\.channels), colors)
     }
 
     func testPercentilesAreNumPys() throws {
@@ -146,7 +155,16 @@ final class ValuesTests: XCTestCase {
         XCTAssertThrowsError(try softmax([]))
         XCTAssertThrowsError(try top(1, of: [0.5, 0.5], names: ["one"]))
         XCTAssertThrowsError(try classMap([1, 2, 3], classes: 2))
-        XCTAssertThrowsError(try overlay([0], on: image, share: 0.5))
+        let legend = Legend(classes: 2)
+        XCTAssertThrowsError(try overlay([0], on: image, legend: legend, share: 0.5))
+        XCTAssertThrowsError(try overlay([0, 2], on: image, legend: legend, share: 0.5))
+        for preview in [
+            "", "{}", #"{"labels": [], "colors": []}"#, #"{"labels": ["a"], "colors": []}"#,
+            #"{"labels": ["a"], "colors": ["red"]}"#,
+            ##"{"labels": ["a"], "colors": ["#12345g"]}"##,
+        ] {
+            XCTAssertThrowsError(try Legend(preview: preview), preview)
+        }
         XCTAssertThrowsError(try percentile([], 0.5))
         XCTAssertThrowsError(try percentile([1], 95))
         XCTAssertThrowsError(try percentile([1, .nan], 0.5))
