@@ -50,6 +50,13 @@ def test_a_signal_that_a_library_swallows_is_told_at_the_end(capsys):
     assert "stopped" in capsys.readouterr().err
 
 
+def test_a_signal_before_the_command_listens_is_told_in_one_line(capsys):
+    with pytest.raises(SystemExit) as stop, stopped_by_signal():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.value.code == 143
+    assert capsys.readouterr().err == "paperrepro: stopped\n"
+
+
 def test_a_full_disk_under_the_output_is_told():
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "paperrepro", "claims"]

@@ -5,12 +5,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-pytest.importorskip("svg", reason="the extra 'book' is not installed")
-
-from paperrepro.claims import LADDER, PAPERS, load_claims  # noqa: E402
-from paperrepro.claims import scorecard as card  # noqa: E402
-from paperrepro.claims.headlines import headlines  # noqa: E402
-from paperrepro.claims.outcomes import load_outcomes, verdicts  # noqa: E402
+from paperrepro.claims import LADDER, PAPERS, load_claims
+from paperrepro.claims import scorecard as card
+from paperrepro.claims.headlines import headlines
+from paperrepro.claims.outcomes import load_outcomes, verdicts
 
 
 class Cells(HTMLParser):

@@ -133,6 +133,10 @@ def stopped_by_signal() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("paperrepro: stopped", err=True)
         raise SystemExit(130) from None
+    except SystemExit:
+        if heard:
+            typer.echo("paperrepro: stopped", err=True)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
     if heard:  # a converter took the exit for an error of its own, and went on
