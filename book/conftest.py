@@ -26,7 +26,9 @@ def pytest_runtest_teardown(item, nextitem):
         name = name_of(item.path)
         card = cards().get(name, {})
         if not card.get("cpu_seconds"):
-            pytest.fail(f"what {name} costs is not recorded: run 'make notebooks'")
+            pytest.fail(
+                f"what {name} costs is not recorded: run 'make notebooks'"
+            )
         if found := excess(notebook.peak, cpu, reference_seconds(), card):
             pytest.fail(
                 f"{name} takes {found}: make it cheaper, or run 'make notebooks' "

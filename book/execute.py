@@ -36,7 +36,9 @@ COPY = BOOK.parent / "build" / "book"
 COSTS = BOOK.parent / "data" / "results" / "chapter_costs.csv"
 COST = ("seconds", "peak_memory_gb", "cpu_seconds")
 MARGIN = {"cpu_seconds": 5, "peak_memory_gb": 0.1}
-CARD = re.compile(r"^\d+ s on two CPU cores · \d+\.\d GB of memory", re.MULTILINE)
+CARD = re.compile(
+    r"^\d+ s on two CPU cores · \d+\.\d GB of memory", re.MULTILINE
+)
 
 
 def notebooks(root):
@@ -69,7 +71,11 @@ async def execute(path, workers, bar):
         start = time.perf_counter()
         try:
             await client.async_execute()
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        except (
+            CellExecutionError,
+            CellTimeoutError,
+            DeadKernelError,
+        ) as error:
             raise RuntimeError(failure(path, notebook, error)) from None
         finally:
             seconds = time.perf_counter() - start
@@ -124,12 +130,12 @@ def excess(memory, cpu, reference, card):
     seconds on the clock do. Below MARGIN a second or a megabyte is noise.
     """
     scale = reference / float(card["reference_seconds"])
-    seconds = 1.5 * float(card["cpu_seconds"]) * scale + MARGIN["cpu_seconds"]
+    seconds = (
+        1.5 * float(card["cpu_seconds"]) * scale + MARGIN["cpu_seconds"]
+    )
     peak = 1.5 * float(card["peak_memory_gb"]) + MARGIN["peak_memory_gb"]
     if cpu > seconds:
-        return (
-            f"{cpu:.0f} CPU seconds, and {seconds:.0f} are allowed on this machine"
-        )
+        return f"{cpu:.0f} CPU seconds, and {seconds:.0f} are allowed on this machine"
     if memory > peak:
         return f"{memory:.1f} GB of memory, and {peak:.1f} GB are allowed"
 
@@ -148,7 +154,9 @@ def failure(path, notebook, error):
         reason = "the cell ran for more than 600 s"
     else:
         reason = "the kernel died (out of memory?)"
-    source = "\n".join(f"    {line}" for line in cell.source.splitlines()[:30])
+    source = "\n".join(
+        f"    {line}" for line in cell.source.splitlines()[:30]
+    )
     return f"{path.name}, code cell {code.index(cell) + 1} of {len(code)}:\n{source}\n{reason}"
 
 
@@ -189,7 +197,9 @@ def save_costs(costs):
         name: {"notebook": name, **cost, **provenance}
         for name, cost in costs.items()
     }
-    current = [rows[name] for name in map(name_of, notebooks(BOOK)) if name in rows]
+    current = [
+        rows[name] for name in map(name_of, notebooks(BOOK)) if name in rows
+    ]
     COSTS.parent.mkdir(parents=True, exist_ok=True)
     with COSTS.open("w", newline="") as file:
         fields = ["notebook", *COST, *provenance]
@@ -205,7 +215,9 @@ def name_of(path):
 def processor():
     with suppress(OSError, AttributeError):
         cpu = re.search(
-            r"^model name\s*: (.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE
+            r"^model name\s*: (.+)",
+            Path("/proc/cpuinfo").read_text(),
+            re.MULTILINE,
         )
         return f"{cpu[1]}, {os.cpu_count()} cores"
     return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
@@ -225,10 +237,14 @@ async def execute_all(paths, workers):
 
 def main():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="only these, say 'scorecard'"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="only these, say 'scorecard'",
     )
     parser.add_argument(
         "--save", action="store_true", help="in place, with costs recorded"
@@ -244,7 +260,9 @@ def main():
     if not args.save:
         shutil.rmtree(COPY, ignore_errors=True)
         shutil.copytree(
-            BOOK, COPY, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_*")
+            BOOK,
+            COPY,
+            ignore=shutil.ignore_patterns("__pycache__", ".ipynb_*"),
         )
         paths = [COPY / path.relative_to(BOOK) for path in paths]
 
@@ -255,7 +273,9 @@ def main():
     results = asyncio.run(execute_all(paths, workers=1 if args.save else 2))
 
     failures, costs = [], {}
-    for name, path, result in zip(args.names or known, paths, results, strict=True):
+    for name, path, result in zip(
+        args.names or known, paths, results, strict=True
+    ):
         if isinstance(result, BaseException):
             failures.append(str(result) or repr(result))
             continue

@@ -12,7 +12,9 @@ class Command(Directive):
 
     def run(self):
         asked = self.arguments[0]
-        result = CliRunner().invoke(commands, asked.split(), prog_name="paperrepro")
+        result = CliRunner().invoke(
+            commands, asked.split(), prog_name="paperrepro"
+        )
         if result.exit_code:
             raise self.error(f"paperrepro {asked}: {result.output}")
         return [

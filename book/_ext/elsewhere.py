@@ -102,7 +102,8 @@ def write(app, config):
         head += "# The remainder of this file is compressed using zlib.\n"
         path = folder / f"{site}.inv"
         path.write_bytes(
-            head.encode() + zlib.compress("".join(f"{r}\n" for r in rows).encode())
+            head.encode()
+            + zlib.compress("".join(f"{r}\n" for r in rows).encode())
         )
         config.intersphinx_mapping[site] = (address, str(path))
 

@@ -27,8 +27,12 @@ def names_used(notebook):
     for node in ast.walk(tree):
         module = isinstance(node, ast.ImportFrom) and node.module or ""
         if module.startswith("paperrepro"):
-            bound |= {a.asname or a.name: f"{module}.{a.name}" for a in node.names}
-    modules = {short for short, name in bound.items() if ismodule(locate(name))}
+            bound |= {
+                a.asname or a.name: f"{module}.{a.name}" for a in node.names
+            }
+    modules = {
+        short for short, name in bound.items() if ismodule(locate(name))
+    }
     members = {
         f"{bound[node.value.id]}.{node.attr}"
         for node in ast.walk(tree)
@@ -36,7 +40,8 @@ def names_used(notebook):
         and getattr(node.value, "id", None) in modules
     }
     return sorted(
-        members | {name for short, name in bound.items() if short not in modules}
+        members
+        | {name for short, name in bound.items() if short not in modules}
     )
 
 
@@ -53,7 +58,9 @@ class Library:
         values = {name: locate(name) for name in self.objects}
         plain = str | int | None  # equal ones are one object
         self.names = {
-            id(v): name for name, v in values.items() if not isinstance(v, plain)
+            id(v): name
+            for name, v in values.items()
+            if not isinstance(v, plain)
         }
         self.chapters = {
             path.stem: sorted(
@@ -64,15 +71,23 @@ class Library:
 
     def name_of(self, name):
         """The name under which an importable object is documented; None where it is not."""
-        return name if name in self.objects else self.names.get(id(locate(name)))
+        return (
+            name
+            if name in self.objects
+            else self.names.get(id(locate(name)))
+        )
 
     def find(self, text):
         """The object that an inline code names in full or, looking like a name, without doubt."""
         name = text.removesuffix("()")
         if name.startswith("paperrepro."):
             return self.name_of(name)
-        if re.fullmatch(r"\w+(\.\w+)*", name) and re.search(r"[._]|^[A-Z]", name):
-            ends = [full for full in self.objects if full.endswith(f".{name}")]
+        if re.fullmatch(r"\w+(\.\w+)*", name) and re.search(
+            r"[._]|^[A-Z]", name
+        ):
+            ends = [
+                full for full in self.objects if full.endswith(f".{name}")
+            ]
             return ends[0] if len(ends) == 1 else None
         return None
 
@@ -90,7 +105,9 @@ def link(app, doctree, page):
 
     for literal in list(doctree.findall(nodes.literal)):
         name = library.find(literal.astext())
-        if name and not isinstance(literal.parent, (nodes.reference, nodes.title)):
+        if name and not isinstance(
+            literal.parent, (nodes.reference, nodes.title)
+        ):
             literal.replace_self(to(name, literal.deepcopy()))
     names = library.chapters.get(page)
     if names:
@@ -109,7 +126,9 @@ def link(app, doctree, page):
     for signature in doctree.findall(addnodes.desc_signature):
         body, name = signature.parent[-1], (signature["ids"] or [""])[0]
         users = [
-            chapter for chapter, names in library.chapters.items() if name in names
+            chapter
+            for chapter, names in library.chapters.items()
+            if name in names
         ]
         if users:
             line = nodes.paragraph("", "Used in ", classes=["used-in"])
@@ -117,13 +136,17 @@ def link(app, doctree, page):
                 title = nodes.Text(app.env.titles[chapter].astext())
                 line += make_refnode(app.builder, page, chapter, "", title)
                 line += nodes.Text("." if chapter == users[-1] else ", ")
-            below = body.first_child_matching_class((addnodes.index, addnodes.desc))
+            below = body.first_child_matching_class(
+                (addnodes.index, addnodes.desc)
+            )
             body.insert(len(body) if below is None else below, line)
 
 
 def link_back(app, page, template, context, doctree):
     """viewcode guesses where an object is documented, and errs where names are imported."""
-    module = sys.modules.get(page.removeprefix("_modules/").replace("/", "."))
+    module = sys.modules.get(
+        page.removeprefix("_modules/").replace("/", ".")
+    )
     if page.startswith("_modules/paperrepro/") and module:
 
         def correct(match):
@@ -142,7 +165,9 @@ CODE = re.compile(
 
 def as_rst(app, what, name, obj, options, lines):
     """The docstrings' Markdown as reStructuredText: code, lists, and what is returned."""
-    text = CODE.sub(lambda m: m[1] or f"``{m[2] or m[3]}``", "\n".join(lines))
+    text = CODE.sub(
+        lambda m: m[1] or f"``{m[2] or m[3]}``", "\n".join(lines)
+    )
     text = re.sub(r"(?m)^((?!\s*- ).*\S.*)\n(?=- )", r"\1\n\n", text)
     text = re.sub(r"(?m)^(Returns|Yields):\n    ", r":\1: ", text)
     lines[:] = text.split("\n")
@@ -152,5 +177,7 @@ def setup(app):
     app.connect("doctree-resolved", link)
     app.connect("html-page-context", link_back)
     before_napoleon = 400
-    app.connect("autodoc-process-docstring", as_rst, priority=before_napoleon)
+    app.connect(
+        "autodoc-process-docstring", as_rst, priority=before_napoleon
+    )
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -43,7 +43,9 @@ def light(page, path, root):
     if META not in page:
         page = page.replace("<head>", f"<head>\n    {META}", 1)
     page = PRELOAD.sub("", page)
-    page = join(page, STYLE, path, root, '<link rel="stylesheet" href="{}" />\n')
+    page = join(
+        page, STYLE, path, root, '<link rel="stylesheet" href="{}" />\n'
+    )
     page = join(page, SCRIPT, path, root, '<script src="{}"></script>\n')
     late = '<script defer src="{}"></script>\n'
     return join(page, SCRIPT, path, root, late, late=True)

@@ -18,7 +18,8 @@ from paperrepro.figures import FIGURES
 from paperrepro.figures.ideas import thumbnail
 
 SCRIPT = re.compile(
-    r'<script data-figure-script="(\w+)">((?:(?!</script>).)*)</script>', re.S
+    r'<script data-figure-script="(\w+)">((?:(?!</script>).)*)</script>',
+    re.S,
 )
 
 
@@ -29,7 +30,11 @@ class Moving(Directive):
 
     def run(self):
         try:
-            return [nodes.raw("", figures.html(self.arguments[0]), format="html")]
+            return [
+                nodes.raw(
+                    "", figures.html(self.arguments[0]), format="html"
+                )
+            ]
         except ValueError as error:
             raise self.error(str(error)) from error
 
@@ -61,7 +66,9 @@ class Idea(Directive):
 
     def run(self):
         try:
-            return [nodes.raw("", thumbnail(self.arguments[0]), format="html")]
+            return [
+                nodes.raw("", thumbnail(self.arguments[0]), format="html")
+            ]
         except ValueError as error:
             raise self.error(str(error)) from error
 
@@ -74,7 +81,9 @@ class Headlines(Directive):
     def run(self):
         paper = self.arguments[0]
         if paper not in TITLES:
-            raise self.error(f"no paper {paper}; there are {', '.join(TITLES)}")
+            raise self.error(
+                f"no paper {paper}; there are {', '.join(TITLES)}"
+            )
         return [nodes.raw("", headline_table(paper), format="html")]
 
 
@@ -105,5 +114,7 @@ def setup(app):
     app.add_directive("idea", Idea)
     app.connect("html-page-context", scripts_as_files)
     before_they_are_joined = 400
-    app.connect("build-finished", write_scripts, priority=before_they_are_joined)
+    app.connect(
+        "build-finished", write_scripts, priority=before_they_are_joined
+    )
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,13 +3,20 @@
 import re
 
 # docutils calls the bibliography a list whose children are no list items.
-NO_LIST = '<div role="list" class="citation-list">', '<div class="citation-list">'
+NO_LIST = (
+    '<div role="list" class="citation-list">',
+    '<div class="citation-list">',
+)
 # Sphinx makes a long signature's parameters a list of descriptions without terms.
-NO_TERMS = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
+NO_TERMS = re.compile(
+    r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>'
+)
 
 
 def parameters(match):
-    return f'<div class="sig-params">{match[1].replace("dd>", "div>")}</div>'
+    return (
+        f'<div class="sig-params">{match[1].replace("dd>", "div>")}</div>'
+    )
 
 
 def repair(app, pagename, templatename, context, doctree):
