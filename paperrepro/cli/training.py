@@ -359,8 +359,9 @@ def experiment(
 
     Two are of segmentation: scenes, which are drawn, and camvid, whose archive --data names. Both
     print what became of their comparisons. With --out the folder gets segmentation-NAME.csv (a row
-    per run and value) and segmentation-NAME.json (the recipes); with --weights and camvid also a
-    picture of where its networks are right.
+    per run and value) and segmentation-NAME.json (the recipes); of scenes also how far its networks
+    look (segmentation-scenes-reach.csv); with --weights and camvid a picture of where its networks
+    are right.
 
     An experiment that was stopped goes on with the same command. With --out the folder gets
     experiment-NAME.csv (a row per run), experiment-NAME-log.csv (a row per epoch),
@@ -379,7 +380,14 @@ def experiment(
     from ..claims.dense import dense_comparisons
     from ..files import check_writable, replacing, write_atomically
     from ..results import rounded, save_correct, save_result
-    from ..training.dense_studies import STUDIES, keep_networks, run_study, study_json, where_right
+    from ..training.dense_studies import (
+        STUDIES,
+        keep_networks,
+        reaches,
+        run_study,
+        study_json,
+        where_right,
+    )
     from ..training.experiments import (
         find_experiment,
         keep_weights,
@@ -402,6 +410,10 @@ def experiment(
                 save_result(out / f"segmentation-{name}.csv", table, command=command, threads=1)
                 recipes = study_json(name, runs, table)
                 write_atomically(out / f"segmentation-{name}.json", recipes)
+                if name == "scenes":
+                    save_result(
+                        out / "segmentation-scenes-reach.csv", reaches(runs), command=command
+                    )
             if weights:
                 kept = keep_networks(name, runs, weights, data=data)
                 typer.echo(render(kept, format), err=True)
