@@ -327,7 +327,10 @@ def recipe(
 def experiment(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(help="Which one; without a name they are listed.")
+        str | None,
+        typer.Argument(
+            help="Which one; without a name all are listed, with what is stored and what it costs."
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -375,7 +378,6 @@ def experiment(
       paperrepro experiment shapes --jobs 2 --out data/results --weights data/weights
       paperrepro experiment mobileone-branches --root ~/datasets --download --seeds 5
     """
-    import pandas as pd
 
     from ..claims.dense import dense_comparisons
     from ..files import check_writable, replacing, write_atomically
@@ -396,7 +398,6 @@ def experiment(
         source_of,
         summary,
     )
-    from ..training.studies import EXPERIMENTS
 
     if name in STUDIES:
         with exit_on_error(1):
@@ -433,26 +434,9 @@ def experiment(
             typer.echo(f"\n{told}", err=True)
         return
     if name is None:
-        rows = [
-            {
-                "experiment": label,
-                "data": one.data,
-                "variants": len(one.variants),
-                "seeds": one.seeds,
-                "source": one.source,
-            }
-            for label, one in EXPERIMENTS.items()
-        ] + [
-            {
-                "experiment": label,
-                "data": one.data,
-                "variants": len(one.variants),
-                "seeds": one.seeds,
-                "source": "RepLKNet, Table 5, in small",
-            }
-            for label, one in STUDIES.items()
-        ]
-        typer.echo(render(pd.DataFrame(rows), format))
+        from ..training.listing import listing
+
+        typer.echo(render(listing(), format))
         return
     with exit_on_error(2):
         study = find_experiment(name)
