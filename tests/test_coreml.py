@@ -382,6 +382,8 @@ def test_targets_and_tensor_inputs(target, tmp_path):
         ("palette8", "iOS16", 0.60, 0.1),
         ("palette6", "iOS18", 0.50, 0.3),
         ("palette4", "iOS16", 0.40, 0.9),
+        ("palette4_grouped", "iOS18", 0.40, 0.9),
+        ("palette4_channel", "iOS18", 0.45, 0.5),
         ("prune", "iOS16", 0.70, 1.2),
         ("prune", "iOS18", 0.70, 1.2),
     ],

@@ -6,10 +6,12 @@ import torch
 from conftest import randomize
 from test_coreml import SIZE, tiny
 from torch import nn
+from torchvision.io import write_png
 
 from paperrepro import reparameterize
 from paperrepro.benchmark import deployment, quantization, rounding
 from paperrepro.benchmark.quantization import scored
+from paperrepro.datasets import load_data
 from paperrepro.export import coreml, mil
 from paperrepro.export.activations import quantize_activations
 from paperrepro.export.network import Preparation
@@ -132,6 +134,22 @@ def test_stored_networks_are_there_for_both():
         for data in ("shapes", "some/cifar10"):
             assert quantization.stored_network(data, family).model is not None
     assert max(rounding.BITS) == 8
+
+
+def test_images_have_the_networks_size_and_its_classes(tmp_path):
+    """Small pictures in a folder, read as tensors to train and as PIL's to validate."""
+    for part in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            grey = torch.full((3, 32, 40), 90, dtype=torch.uint8)
+            write_png(grey, str(tmp_path / part / name / "1.png"))
+    opened = quantization.stored_network("shapes", "mobileone")
+    data = load_data(str(tmp_path), size=64)
+    for images in (data.train, data.val):
+        found = quantization.Images(opened, images, 2).pixels
+        assert found.shape == (2, 3, 64, 64) and (found == 90).all()
+    with pytest.raises(ValueError, match="has 2 classes, and the network has 10: train one"):
+        quantization.run([str(tmp_path)], count=2, progress=False)
 
 
 def test_what_is_robust_in_the_stored_tables():
