@@ -24,7 +24,7 @@ from paperrepro.export.simulate import (
     rounded_between,
     rounded_weight,
 )
-from paperrepro.models import build_model
+from paperrepro.models import build_model, list_models
 from paperrepro.results import load_result
 
 
@@ -167,4 +167,5 @@ def test_what_is_robust_in_the_stored_tables():
         assert whole + 5 < min(apart, four["re-parameterized, equalised, per tensor"])
         assert abs(order[data, 8]["re-parameterized, per channel"] - order[data, 32]["float32"]) < 2
     files = load_result("executorch").table
+    assert list(files["network"]) == list_models()
     assert (files["delegates"] == 1).all() and files["error"].max() < 1e-5
