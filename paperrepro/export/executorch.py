@@ -22,20 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..reparam import reparameterize
 from .network import (
     Normalization,
     Outputs,
-    Preparation,
     WithNormalization,
-    channels_of,
     check_finite,
-    check_labels,
-    check_network,
-    golden_image,
     golden_path,
-    normalization,
-    reference,
+    ready,
     relative_error,
     replace,
     save_golden,
@@ -77,23 +70,19 @@ def export_executorch(
     need_executorch()
     check_quantize(quantize, images)
     with writing(path, ".pte", overwrite) as folder:
-        preparation = Preparation(size, *normalization(model, normalize))
-        network = reparameterize(model).cpu().float()
-        drawn = golden_image(size, channels_of(model))
-        check_network(model, preparation, drawn)
-        outputs = reference(network, preparation, drawn)
-        check_labels(labels, outputs)
-        captured = capture(WithNormalization(network, preparation).eval(), drawn / 255)
+        made = ready(model, size, normalize, labels)
+        image = made.image / 255
+        captured = capture(WithNormalization(made.network, made.preparation).eval(), image)
         if quantize:
             assert images is not None  # `check_quantize`
             captured = quantized(captured, images / 255)
-        content, delegates = lower(captured, drawn / 255)
+        content, delegates = lower(captured, image)
         written = folder / path.name
         written.write_bytes(content)
-        executed = dict(zip(outputs, load(written)(drawn / 255), strict=True))
-        error = relative_error(executed, outputs)
+        executed = dict(zip(made.outputs, load(written)(image), strict=True))
+        error = relative_error(executed, made.outputs)
         check_finite(error, path, "export without quantize=")
-        save_golden(golden_path(written), drawn, outputs, preparation, labels)
+        save_golden(golden_path(written), made, labels)
         replace(written, path)
         replace(golden_path(written), golden_path(path))
     return FileReport(
@@ -101,7 +90,7 @@ def export_executorch(
         golden=golden_path(path),
         format=f"executorch, {delegates} delegate{'' if delegates == 1 else 's'}",
         stored_bytes=stored_bytes(path),
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=sum(parameter.numel() for parameter in made.network.parameters()),
         error=error,
         seconds=time.perf_counter() - start,
     )
