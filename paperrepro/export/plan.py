@@ -127,9 +127,9 @@ def byte_size(declared: Type) -> int:
 def oldest_ios(operation: Operation, constants: dict[str, tuple[str, Constant]]) -> str:
     """The oldest iOS whose Core ML has the operation and the compression of its weights, with these
     parameters, as coremltools registers them; no package of this kind runs before iOS 15."""
-    used = [(operation.type, operation.inputs.keys())]
-    used += [(c.compression, c.parts.keys()) for _, c in constants.values() if c.compression]
-    return f"iOS{max(15, *(first_ios(kind, set(parameters)) for kind, parameters in used))}"
+    used = [(operation.type, set(operation.inputs))]
+    used += [(c.compression, set(c.parts)) for _, c in constants.values() if c.compression]
+    return f"iOS{max(15, *(first_ios(kind, parameters) for kind, parameters in used))}"
 
 
 def first_ios(kind: str, parameters: set[str]) -> int:
