@@ -128,6 +128,41 @@ def test_cost_card_states_what_was_measured(name):
         assert card[quantity] == costs[name][quantity]
 
 
+def execute_module():
+    spec = importlib.util.spec_from_file_location("execute", BOOK / "execute.py")
+    execute = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(execute)
+    return execute
+
+
+@pytest.mark.parametrize(
+    ("outputs", "marked"),
+    [
+        (["top1 0.53"] * 3, True),
+        (["top1 0.53", "top1 0.53", "top1 0.54"], False),
+        (["trained in 3 s"] * 3, False),
+        (['<img src="data:,">'] * 3, False),
+        ([""] * 3, False),
+    ],
+)
+def test_cells_that_print_the_same_each_time_are_marked(outputs, marked):
+    new = nbformat.v4
+    made = [
+        new.new_notebook(
+            cells=[
+                new.new_code_cell(
+                    outputs=[new.new_output("stream", text=text)],
+                    metadata={"tags": ["kept", "nbval-check-output"]},
+                )
+            ]
+        )
+        for text in outputs
+    ]
+    execute_module().mark_stable(made[0], made[1:])
+    tags = made[0].cells[0].metadata["tags"]
+    assert tags == ["kept", "nbval-check-output"][: 1 + marked]
+
+
 CARD_ROW = {"peak_memory_gb": "1.0", "cpu_seconds": "40", "reference_seconds": "0.2"}
 
 
@@ -142,9 +177,7 @@ CARD_ROW = {"peak_memory_gb": "1.0", "cpu_seconds": "40", "reference_seconds": "
     ],
 )
 def test_a_notebook_that_costs_half_as_much_again_is_found(memory, cpu, reference, found):
-    spec = importlib.util.spec_from_file_location("execute", BOOK / "execute.py")
-    execute = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(execute)
+    execute = execute_module()
     assert (execute.excess(memory, cpu, reference, CARD_ROW) or "").startswith(found or "")
     assert bool(found) == bool(execute.excess(memory, cpu, reference, CARD_ROW))
 
