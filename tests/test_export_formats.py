@@ -40,12 +40,27 @@ def test_the_file_is_the_network(write):
     report = write(model, labels=LABELS)
     assert 0 < report.error < 1e-5
     assert report.format in ("onnx, opset 18", "executorch, 1 delegate")
+    assert report.golden.stat().st_mode == report.path.stat().st_mode, "as readable as the file"
     golden = safetensors.torch.load_file(report.golden)
     batch = torch.cat([golden["image"], images(2)])
     with torch.no_grad():
         expected = model(normalized(batch))
     assert torch.allclose(golden["logits"], expected[:1], atol=1e-4)
     assert torch.allclose(run_file(report.path, batch / 255), expected, atol=1e-4)
+
+
+def test_what_another_number_of_threads_has_ended_refuses_to_run(tmp_path):
+    """XNNPACK would compute with threads that are gone: other numbers, or a crash."""
+    pytest.importorskip("executorch", reason="executorch is not installed")
+    path = export.export_executorch(tiny("fasternet_t0"), tmp_path / "net.pte", size=SIZE).path
+    image = images(1) / 255
+    two = executorch.load(path, threads=2)
+    (expected,) = two(image)
+    one = executorch.load(path, threads=1)
+    with pytest.raises(ValueError, match="loaded for 2 threads.*load it again"):
+        two(image)
+    for run in (one, executorch.load(path, threads=1)):
+        assert torch.allclose(run(image)[0], expected, atol=1e-5)
 
 
 def test_eight_bits_are_close_and_smaller(write):

@@ -79,6 +79,10 @@ COMPRESSIONS: dict[str, tuple[tuple[str, str, str], dict[str, object]]] = {
         ("palettize_weights", "OpPalettizerConfig", "iOS18"),
         {"mode": "kmeans", "nbits": 4, "granularity": "per_grouped_channel", "group_size": 8},
     ),
+    "palette4_channel": (
+        ("palettize_weights", "OpPalettizerConfig", "iOS18"),
+        {"mode": "kmeans", "nbits": 4, "granularity": "per_grouped_channel", "group_size": 1},
+    ),
     "prune": (
         ("prune_weights", "OpMagnitudePrunerConfig", "iOS16"),
         {"target_sparsity": 0.5},

@@ -161,20 +161,28 @@ def lower(captured: torch.fx.GraphModule, images: Tensor) -> tuple[bytes, int]:
 def load(file: str | os.PathLike | bytes, threads: int = 0) -> Run:
     """A function that executes a file on images `(1, C, H, W)` of 0 to 1.
 
+    The runtime has one pool of threads. Loading with another number makes a new pool, and what was
+    loaded before, which still points to the old one, refuses to run.
+
     Args:
-        threads: of the runtime, for all that it has loaded; as many as PyTorch has for 0.
+        threads: of the runtime; as many as PyTorch has for 0.
     """
+    threads = threads or torch.get_num_threads()
     with quiet():
-        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
         from executorch.runtime import Runtime
 
-        _unsafe_reset_threadpool(threads or torch.get_num_threads())
+        mine = pool_of(threads)
         source: Any = file if isinstance(file, bytes) else Path(file)
         program = Runtime.get().load_program(source)
         method = program.load_method("forward")
 
     def run(images: Tensor, kept: object = (source, program)) -> list[Tensor]:
         """`kept`: the method reads its weights there, and keeps neither alive."""
+        if mine is not pool:
+            raise ValueError(
+                f"this file was loaded for {threads} threads, and another one since for another "
+                "number, which ended them: load it again"
+            )
         try:
             return [output.clone() for output in method.execute([images.contiguous()])]
         except RuntimeError as error:
@@ -183,6 +191,24 @@ def load(file: str | os.PathLike | bytes, threads: int = 0) -> Run:
             ) from error
 
     return run
+
+
+pool = object()
+"""Stands for the threads that the runtime has now."""
+
+
+def pool_of(threads: int) -> object:
+    """The runtime's pool, of so many threads; a new one where it has another number."""
+    global pool
+    from executorch.extension.pybindings.portable_lib import (
+        _threadpool_get_thread_count,
+        _unsafe_reset_threadpool,
+    )
+
+    if _threadpool_get_thread_count() != threads:
+        _unsafe_reset_threadpool(threads)
+        pool = object()
+    return pool
 
 
 def executed(run: Run, images: Tensor, names: Sequence[str] = ("logits",)) -> Outputs:
