@@ -32,7 +32,12 @@ except ImportError:
     import paperrepro"""
 
 toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
-PAGES = [toc["root"], *(page["file"] for part in toc["parts"] for page in part["chapters"])]
+PAGES = [toc["root"]] + [
+    page["file"]
+    for part in toc["parts"]
+    for chapter in part["chapters"]
+    for page in (chapter, *chapter.get("sections", ()))
+]
 NOTEBOOKS = [page for page in PAGES if (BOOK / f"{page}.ipynb").exists()]
 SOLUTIONS = [page for page in NOTEBOOKS if page.startswith("solutions/")]
 CHAPTERS = [page for page in NOTEBOOKS if page not in (toc["root"], *SOLUTIONS)]

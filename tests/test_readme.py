@@ -16,6 +16,14 @@ from paperrepro.cli import app
 PARTS = parts(README.read_text(encoding="utf-8"))
 LINES = [line for _, lines in PARTS for line in lines]
 COMMANDS = [re.sub(r"^torchrun .* -m paperrepro(\.cli)? ", "paperrepro ", line) for line in LINES]
+# The commands that the book's pages give, too.
+PAGES = (README.parent / "book").glob("*.md")
+BLOCKS = [
+    line.replace("\\\n", " ")
+    for page in sorted(PAGES)
+    for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    for line in re.findall(r"^paperrepro (?:.*\\\n)*.*", block, re.M)
+]
 PROJECT = tomllib.loads((README.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -33,6 +41,11 @@ def test_readme_has_parts_with_lines():
     assert PARTS[0][0] == "", "the first installation is the plain one"
     assert all(lines for _, lines in PARTS)
     assert len(LINES) >= 10
+
+
+@pytest.mark.parametrize("line", BLOCKS)
+def test_pages_lines_parse(line):
+    parse(line)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
