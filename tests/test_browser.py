@@ -161,18 +161,20 @@ FOUND = """async (query) => {
 
 def test_search_answers_questions_from_prose(site, page):
     page.goto((site / "search.html").as_uri())
-    expected = {
-        "finetune": "own-images",
-        "fine-tune": "own-images",
-        "my own images": "own-images",
-        "detection": "dense-prediction",
-        "quantise": "deployment",
-        "quantization": "deployment",
-        "batchnorm folding": "reparameterization",
-        "attribution": "attribution",
+    wanted = {
+        "finetune": ["own-images"],
+        "fine-tune": ["own-images"],
+        "my own images": ["own-images"],
+        "detection": ["dense-prediction", "own-images"],
+        "quantise": ["export-to-iphone", "deployment", "own-images"],
+        "quantization": ["export-to-iphone", "deployment", "own-images"],
+        "partial convolution": ["fasternet"],
+        "attribution": ["attribution"],
     }
-    found = {query: page.evaluate(FOUND, query) for query in expected}
-    assert {query: pages[0].partition("#")[0] for query, pages in found.items()} == expected
+    for query, pages in wanted.items():
+        found = [place.partition("#")[0] for place in page.evaluate(FOUND, query)]
+        assert set(dict.fromkeys(found[: len(pages)])) == set(pages), (query, found[:6])
+    assert not page.evaluate(FOUND, "ImportError"), "the cell of the set-up was searched"
 
 
 def test_search_finds_each_page_by_its_title(site, page):
@@ -180,10 +182,12 @@ def test_search_finds_each_page_by_its_title(site, page):
     index = page.evaluate("({names: Search._index.docnames, titles: Search._index.titles})")
     titles = dict(zip(index["names"], index["titles"], strict=True))
     assert titles.keys() == set(PAGES)
-    lost = {name for name, title in titles.items() if name not in page.evaluate(FOUND, title)[:3]}
+    found = {name: page.evaluate(FOUND, title) for name, title in titles.items()}
+    lost = {name for name in PAGES if name not in found[name][: 9 if "/" in name else 3]}
     assert not lost
 
 
 def test_search_lists_what_it_finds(site, page):
     page.goto((site / "search.html").as_uri() + f"?q={quote('partial convolution')}")
     page.wait_for_selector('#search-results a[href^="fasternet.html"]', timeout=5000)
+    assert not page.faults

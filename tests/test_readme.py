@@ -12,6 +12,7 @@ import typer
 from readme_lines import QUICK, README, parts, quick
 
 from paperrepro.cli import app
+from paperrepro.training.recipe import find_recipe, override
 
 PARTS = parts(README.read_text(encoding="utf-8"))
 LINES = [line for _, lines in PARTS for line in lines]
@@ -45,7 +46,10 @@ def test_readme_has_parts_with_lines():
 
 @pytest.mark.parametrize("line", BLOCKS)
 def test_pages_lines_parse(line):
-    parse(line)
+    context = parse(line)
+    if context.info_name == "train":
+        given = context.params
+        override(find_recipe(given["name"], given["recipe"]), given["settings"] or ())
 
 
 @pytest.mark.parametrize("line", COMMANDS)

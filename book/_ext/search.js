@@ -12,11 +12,14 @@ Stemmer = function () {
 Object.assign(Scorer, { title: 30, objPrio: { 0: 0, 1: 0, 2: 0 } });
 
 // Who searches has a question; solutions and pages of functions come behind what answers it.
-const PLACES = { "solutions/": 0.4, "api/": 0.7 };
+const PLACES = { "solutions/": 0.6, "api/": 0.7 };
 Scorer.score = ([page, , , , score]) => {
   const place = Object.keys(PLACES).find((folder) => page.startsWith(folder));
   return score * (PLACES[place] ?? 1);
 };
+
+// A page that was opened from disk may not read another one for an excerpt.
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
 /* The pages that hold every word; where none does, those that hold any. A word that is nowhere is taken
    for a part of others. */

@@ -1,4 +1,4 @@
-"""Search for readers: prose before code, nothing from folded cells, one spelling for two.
+"""Search for readers: prose before code, nothing from folded or set-up cells, one spelling for two.
 
 Sphinx finds a word wherever it stands and ranks by titles only. Here the index gets a weight for each
 word of each page, BM25 over what a reader reads; book/_ext/search.js ranks by it.
@@ -15,12 +15,13 @@ from sphinx.search import js_index
 from sphinx.search.en import SearchEnglish
 
 # How much a word counts by where it stands; one in prose counts 1.
-TITLE, HEADING, OUTPUT, CODE = 30, 5, 0.3, 0.1
+TITLE, HEADING, OUTPUT, CODE = 30, 3, 0.3, 0.1
 FOLDED = {"tag_hide-input", "tag_hide-cell"}
 # As in BM25: how soon more mentions stop to count, and how much a long page is marked down.
-SATURATION, LENGTH = 4, 0.5
+SATURATION, LENGTH = 10, 0.3
 BRITISH = r"(?<=\w{4})is(?=e[drs]?$|ing$|ations?$|able$)"
 COMPOUND = re.compile(r"(?<!\w)(\w+)-(\w+)(?!\w)")
+NUMBER = re.compile(r'<span class="section-number">.*?</span>')
 UNSEEN = re.compile(
     r"<(style|script)\b.*?</\1>|<[^<]+?>", re.IGNORECASE | re.DOTALL
 )
@@ -55,7 +56,7 @@ def passages(node, weight=1):
     classes = set(node.get("classes", ()))
     if "cell_input" in classes:
         folded = FOLDED & set(node.parent.get("classes", ()))
-        weight = 0 if folded else CODE
+        weight = 0 if folded or "%pip install" in node.astext() else CODE
     elif "cell_output" in classes:
         weight = OUTPUT
     elif isinstance(node, (nodes.literal_block, addnodes.desc_signature)):
@@ -108,6 +109,8 @@ def write(app, error):
         ]
     )
     index["terms"] = index["titleterms"] = {}
+    # With its number a chapter would not be found by its title.
+    index["titles"] = [NUMBER.sub("", title) for title in index["titles"]]
     path.write_text(js_index.dumps(index), encoding="utf-8")
 
 
