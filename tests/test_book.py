@@ -261,6 +261,17 @@ def test_descriptions_differ(pages, site):
     assert len(set(found)) == len(PAGES)
 
 
+def test_the_pdf_links_within_itself(site, monkeypatch):
+    spec = importlib.util.spec_from_file_location("pdf", BOOK / "pdf.py")
+    pdf = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pdf)
+    monkeypatch.setattr(pdf, "SITE", site)
+    assert [page for _, found in pdf.contents() for page in found] == PAGES
+    text = pdf.article("solutions/fasternet", set(PAGES))
+    assert 'href="#fasternet"' in text and 'id="solutions/fasternet:' in text
+    assert "<script" not in text and ".html" not in text.replace("https://", "")
+
+
 def test_sitemap_lists_every_page(site):
     text = (site / "sitemap.xml").read_text(encoding="utf-8")
     base = re.search(r"baseurl: (.+)", (BOOK / "_config.yml").read_text())[1]
