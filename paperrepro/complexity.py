@@ -6,6 +6,7 @@ can be checked to its last digit while the network stays right.
 """
 
 from collections import Counter
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from tqdm import tqdm
 
 from .models import Backbone, build_model, family_of, list_models
@@ -26,6 +28,7 @@ __all__ = [
     "complexity",
     "complexity_table",
     "count_macs",
+    "count_moved",
     "count_parameters",
     "layer_counts",
     "norm_parameters",
@@ -58,21 +61,58 @@ def count_macs(model: nn.Module, size: int | tuple[int, int] = 224) -> int:
     Args:
         size: the side of the image in pixels, or (height, width).
     """
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: deform_conv_flops}
+    )
+    see_one_image(model, size, counter)
+    return counter.get_total_flops() // 2
+
+
+def count_moved(model: nn.Module, size: int | tuple[int, int] = 224) -> int:
+    """Numbers that convolutions and matrix products read and write for one image.
+
+    Each reads its inputs and its weights once and writes its output once: FasterNet's Eqs. 2 and 3,
+    summed over a network. What else touches a map (activations, additions, BatchNorm, a rewriting
+    of the layout) is left out, as in `count_macs`.
+
+    Args:
+        size: the side of the image in pixels, or (height, width).
+    """
+    counter = MovedNumbers()
+    see_one_image(model, size, counter)
+    return counter.total
+
+
+def see_one_image(
+    model: nn.Module, size: int | tuple[int, int], counter: AbstractContextManager[Any]
+) -> None:
+    """Runs a network in eval mode on one empty image, under a counter, and restores its mode."""
     height, width = (size, size) if isinstance(size, int) else size
     first = next(model.parameters())
     channels = getattr(model, "in_chans", 3)
     image = torch.zeros(1, channels, height, width, device=first.device, dtype=first.dtype)
     training = model.training
     model.eval()
-    counter = FlopCounterMode(
-        display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: deform_conv_flops}
-    )
     try:
         with torch.no_grad(), counter:
             model(image)
     finally:
         model.train(training)
-    return counter.get_total_flops() // 2
+
+
+class MovedNumbers(TorchDispatchMode):
+    """Adds up the sizes of the tensors that counted operations read and write."""
+
+    total = 0
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = operation(*args, **(kwargs or {}))
+        if operation._overloadpacket in flop_registry:
+            tensors = [one for one in (*args, out) if isinstance(one, torch.Tensor)]
+            self.total += sum(one.numel() for one in tensors)
+        return out
 
 
 def deform_conv_flops(

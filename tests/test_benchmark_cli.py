@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from paperrepro.benchmark import blocks, depthwise
+from paperrepro.benchmark import blocks, depthwise, trainer
 from paperrepro.cli import app
 from paperrepro.results import load_result
 
@@ -35,6 +35,12 @@ def test_help(command):
     assert result.exit_code == 0
     assert "--out" in result.stdout
     assert command in benchmark("--help").stdout
+
+
+def test_every_loop_beside_the_trainer_takes_a_step(tmp_path):
+    recipe, data = trainer.prepare("digits", tmp_path)
+    for loop in (trainer.bare_loop, trainer.trainer_loop, trainer.timm_loop):
+        loop(recipe, data)()
 
 
 def test_a_quick_table_on_the_screen_and_in_a_file(tmp_path):

@@ -382,6 +382,8 @@ def test_targets_and_tensor_inputs(target, tmp_path):
         ("palette8", "iOS16", 0.60, 0.1),
         ("palette6", "iOS18", 0.50, 0.3),
         ("palette4", "iOS16", 0.40, 0.9),
+        ("palette4_grouped", "iOS18", 0.40, 0.9),
+        ("palette4_channel", "iOS18", 0.45, 0.5),
         ("prune", "iOS16", 0.70, 1.2),
         ("prune", "iOS18", 0.70, 1.2),
     ],
@@ -410,11 +412,14 @@ def wide_network(tmp_path_factory):
     return model, export_coreml(model, path, size=SIZE)
 
 
-@pytest.mark.parametrize("compress", ["int8", "palette4", "prune"])
-def test_damage_in_a_compressed_package_is_found(wide_network, compress, tmp_path):
+@pytest.mark.parametrize(
+    "compress, target",
+    [("int8", "iOS16"), ("palette4", "iOS16"), ("palette4_grouped", "iOS18"), ("prune", "iOS16")],
+)
+def test_damage_in_a_compressed_package_is_found(wide_network, compress, target, tmp_path):
     model, _ = wide_network
     path = tmp_path / "net.mlpackage"
-    export_coreml(model, path, size=SIZE, compress=compress)
+    export_coreml(model, path, size=SIZE, compress=compress, target=target)
     weights = file_of(path, "weights/weight.bin")
     content = bytearray(weights.read_bytes())
     middle = len(content) // 2

@@ -146,3 +146,25 @@ def test_stored_measurement_has_the_papers_networks():
     stored = load_result("models").table
     assert table.loc[("measured, all", "macs"), "n"] == stored["model"].nunique()
     assert table.loc[("measured, MobileOne's peers", "macs"), "n"] == 17
+
+
+def test_a_power_law_misses_nothing_and_a_network_off_it_is_missed_by_its_factor():
+    macs = np.array([50.0, 100, 300, 900, 2000])
+    table = pd.DataFrame({"latency_cpu": 3 * macs**0.7, "macs": macs})
+    assert correlation.miss(table, "latency_cpu", ["macs"]) == pytest.approx(1)
+    level = pd.DataFrame({"latency_cpu": [2.0, 2, 2, 2, 8]})
+    # each 2 is predicted by the mean of 2, 2, 2, 8 (a factor of sqrt 2), the 8 by 2
+    logs = [np.log(2**0.5)] * 4 + [np.log(4)]
+    assert correlation.miss(level, "latency_cpu", []) == pytest.approx(
+        np.exp(np.sqrt(np.mean(np.square(logs))))
+    )
+    with pytest.raises(ValueError, match="3 networks are too few for 1 counts"):
+        correlation.miss(table[:3], "latency_cpu", ["macs"])
+
+
+def test_pairs_of_like_networks_that_a_count_orders_wrongly():
+    table = pd.DataFrame(
+        {"latency_cpu": [3, 2, 9, 1], "macs": [100, 120, 160, 900], "moved": [8, 7, 9, 1]}
+    )
+    found = correlation.wrong_pairs(table, "latency_cpu", ["macs", "moved"])
+    assert found == {"pairs": 2, "macs": 0.5, "moved": 0}

@@ -16,6 +16,7 @@ from paperrepro.cli import app
 from paperrepro.datasets import load_data
 from paperrepro.results import load_correct, load_result
 from paperrepro.training import experiments as running
+from paperrepro.training.dense_studies import STUDIES
 from paperrepro.training.evaluation import evaluate
 from paperrepro.training.experiments import (
     Source,
@@ -25,6 +26,7 @@ from paperrepro.training.experiments import (
     run_experiment,
     summary,
 )
+from paperrepro.training.listing import listing
 from paperrepro.training.preparation import transform_for_validation
 from paperrepro.training.recipe import changes, from_json
 from paperrepro.training.studies import EXPERIMENTS, TEACHER, Experiment
@@ -37,7 +39,7 @@ STORED = [
     path.stem.removeprefix("experiment-")
     for path in sorted((DATA / "results").glob("experiment-*.json"))
 ]
-NOT_RUN_YET = {"mobileone-factor", "mobileone-widths", "cifar10-full"}
+NOT_RUN_YET = {"camvid-classifiers", "mobileone-factor", "mobileone-widths", "cifar10-full"}
 
 TINIEST = {"widths": (0.25, 0.125, 0.125, 0.125), "blocks": (1, 1, 1, 1), "k": 1}
 TRIAL = Experiment(
@@ -325,3 +327,14 @@ def test_a_stored_network_is_as_good_as_its_table_says(family):
     assert score.top1 == pytest.approx(
         told.loc[f"shapes-{family}.safetensors", "top1_stored"], abs=0.1
     )
+
+
+def test_the_list_tells_what_is_stored_and_what_it_costs():
+    found = listing().set_index("experiment")
+    assert set(found.index) == {*EXPERIMENTS, *STUDIES}
+    block = found.loc["fasternet-block"]
+    assert block["stored"] == block["seeds"] == 13
+    seconds = load_result("experiment-fasternet-block").table["seconds"].sum()
+    assert block["core_hours"] == pytest.approx(seconds / 3600, abs=0.06)
+    assert found.loc[[*NOT_RUN_YET], "core_hours"].isna().all()
+    assert found.loc["camvid", "stored"] >= 3

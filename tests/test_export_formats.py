@@ -48,6 +48,20 @@ def test_the_file_is_the_network(write):
     assert torch.allclose(run_file(report.path, batch / 255), expected, atol=1e-4)
 
 
+def test_what_another_number_of_threads_has_ended_refuses_to_run(tmp_path):
+    """XNNPACK would compute with threads that are gone: other numbers, or a crash."""
+    pytest.importorskip("executorch", reason="executorch is not installed")
+    path = export.export_executorch(tiny("fasternet_t0"), tmp_path / "net.pte", size=SIZE).path
+    image = images(1) / 255
+    two = executorch.load(path, threads=2)
+    (expected,) = two(image)
+    one = executorch.load(path, threads=1)
+    with pytest.raises(ValueError, match="loaded for 2 threads.*load it again"):
+        two(image)
+    for run in (one, executorch.load(path, threads=1)):
+        assert torch.allclose(run(image)[0], expected, atol=1e-5)
+
+
 def test_eight_bits_are_close_and_smaller(write):
     report = write(tiny("fasternet_t0"), quantize="int8", images=images(8))
     assert 1e-3 < report.error < 0.3

@@ -25,6 +25,7 @@ from paperrepro.benchmark.operators import (
     t_shaped,
     t_shaped_macs,
 )
+from paperrepro.complexity import count_moved
 from paperrepro.models import build_model
 from paperrepro.models.fasternet import PConv
 from paperrepro.results import load_result
@@ -47,6 +48,24 @@ def test_equations_count_what_the_operator_does(operator, channels, side):
     conv = layer.conv if operator == "PConv" else layer
     moved = (conv.in_channels + conv.out_channels) * side**2 + conv.weight.numel()
     assert memory == moved
+
+
+def test_numbers_moved_by_a_network_are_the_sum_of_its_equations():
+    dense, depthwise = OPERATORS["Conv"](8), OPERATORS["DWConv"](8)
+    network = nn.Sequential(dense, nn.BatchNorm2d(8), nn.ReLU(), depthwise).train()
+    network.in_chans = 8
+    expected = conv_memory(14, 14, 8) + conv_memory(14, 14, 8, groups=8)
+    assert count_moved(network, 14) == expected
+    assert network.training
+    network.append(nn.Flatten()).append(nn.Linear(8 * 14**2, 5))
+    assert count_moved(network, 14) == expected + 8 * 14**2 * 6 + 5 + 5
+
+
+def test_the_roof_is_tried_by_several_programs():
+    roof = operators.roof()
+    assert roof["limit"].value_counts().min() >= 2
+    assert set(roof["limit"]) == {"arithmetic", "cache", "memory"}
+    assert (roof["g_per_s"] > 0).all()
 
 
 # Table 1's column "FLOPs (M), x10 layers", which cuts instead of rounding.

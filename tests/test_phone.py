@@ -1,12 +1,15 @@
 """A table of measurements from phones: what is refused, what is remarked, what stands beside it."""
 
+import ast
 import re
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from paperrepro import export
 from paperrepro.cli import app
 from paperrepro.export import beside_papers, read_report
 from paperrepro.export.phone import COLUMNS
@@ -93,3 +96,17 @@ def test_the_command_names_a_missing_file():
     result = CliRunner().invoke(app, ["phone-report", "nowhere.csv"])
     assert result.exit_code == 1
     assert "nowhere.csv" in result.stderr and "Traceback" not in result.output
+
+
+def test_importing_export_needs_no_extra():
+    """Who installs the extra `export` has no matplotlib: a top-level import of it stopped all."""
+    installed = {*sys.stdlib_module_names, "annotated_types", "paperrepro"}
+    installed |= set("numpy pandas pydantic safetensors torch torchvision tqdm typer".split())
+    for path in Path(export.__file__).parent.glob("*.py"):
+        if path.stem in ("picture", "coreai"):  # imported where they are called
+            continue
+        for line in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in line.names] if isinstance(line, ast.Import) else []
+            if isinstance(line, ast.ImportFrom) and not line.level:
+                names = [line.module]
+            assert {name.partition(".")[0] for name in names} <= installed, path.name

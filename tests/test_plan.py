@@ -10,7 +10,7 @@ from paperrepro.export import export_coreml, mil, plan
 from paperrepro.export.network import stored_bytes
 from paperrepro.export.package import MilError, Operation, Type
 from paperrepro.export.picture import draw_plan
-from paperrepro.export.plan import hints
+from paperrepro.export.plan import first_ios, hints
 from paperrepro.reparam import reparameterize
 
 
@@ -78,6 +78,12 @@ def test_other_hints():
     assert hint == "rank above 5 (Apple, coreai-models, neural_engine_rules.md)" and remedy
     gather = Operation("gather", {"x": "a"}, {"b": Type("float16", (1, 2))})
     assert "hollance" in hints(gather, {})[0][0]
+
+
+def test_one_name_has_versions():
+    """Of iOS 16 is a table for a constant, of iOS 18 one for each of its blocks."""
+    assert first_ios("constexpr_lut_to_dense", {"lut", "indices", "shape"}) == 16
+    assert first_ios("constexpr_lut_to_dense", {"lut", "indices"}) == 18
 
 
 def test_the_oldest_system_and_dilations(tmp_path):

@@ -6,10 +6,12 @@ import torch
 from conftest import randomize
 from test_coreml import SIZE, tiny
 from torch import nn
+from torchvision.io import write_png
 
 from paperrepro import reparameterize
 from paperrepro.benchmark import deployment, quantization, rounding
 from paperrepro.benchmark.quantization import scored
+from paperrepro.datasets import load_data
 from paperrepro.export import coreml, mil
 from paperrepro.export.activations import quantize_activations
 from paperrepro.export.network import Preparation
@@ -22,7 +24,7 @@ from paperrepro.export.simulate import (
     rounded_between,
     rounded_weight,
 )
-from paperrepro.models import build_model
+from paperrepro.models import build_model, list_models
 from paperrepro.results import load_result
 
 
@@ -134,6 +136,22 @@ def test_stored_networks_are_there_for_both():
     assert max(rounding.BITS) == 8
 
 
+def test_images_have_the_networks_size_and_its_classes(tmp_path):
+    """Small pictures in a folder, read as tensors to train and as PIL's to validate."""
+    for part in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            grey = torch.full((3, 32, 40), 90, dtype=torch.uint8)
+            write_png(grey, str(tmp_path / part / name / "1.png"))
+    opened = quantization.stored_network("shapes", "mobileone")
+    data = load_data(str(tmp_path), size=64)
+    for images in (data.train, data.val):
+        found = quantization.Images(opened, images, 2).pixels
+        assert found.shape == (2, 3, 64, 64) and (found == 90).all()
+    with pytest.raises(ValueError, match="has 2 classes, and the network has 10: train one"):
+        quantization.run([str(tmp_path)], count=2, progress=False)
+
+
 def test_what_is_robust_in_the_stored_tables():
     """Eight bits cost no family more than three points; four break a tensor's one scale, and
     equalising repairs it. Every file of ExecuTorch is the network, in one piece."""
@@ -149,4 +167,5 @@ def test_what_is_robust_in_the_stored_tables():
         assert whole + 5 < min(apart, four["re-parameterized, equalised, per tensor"])
         assert abs(order[data, 8]["re-parameterized, per channel"] - order[data, 32]["float32"]) < 2
     files = load_result("executorch").table
+    assert list(files["network"]) == list_models()
     assert (files["delegates"] == 1).all() and files["error"].max() < 1e-5

@@ -13,11 +13,18 @@ they give other coefficients than Table 1a prints; and so does every choice of 2
 CPU neither count tells anything.
 """
 
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
 import pandas as pd
+import torch
 
 from ..claims import load_claims
+from ..complexity import count_moved
+from ..networks import find_network
 from ..results import load_result
-from .models import PEERS
+from .models import PEERS, SIZE, merged
 
 COUNTS = ("macs", "params")
 
@@ -86,6 +93,62 @@ def correlate(table: pd.DataFrame, latency: str, count: str) -> dict[str, float]
     return {"n": len(pairs), "rho": test.statistic, "p_value": test.pvalue}
 
 
+def miss(table: pd.DataFrame, latency: str, counts: Sequence[str]) -> float:
+    """The typical factor by which counts miss the time of a network that was not looked at.
+
+    A rank correlation over networks of all sizes is high because large ones are slow. This one
+    takes the size away: log(latency) = a + sum_i b_i log(count_i) by least squares, fitted without
+    the network whose time it predicts, for each in turn. The factor is exp of the root mean square
+    of the errors: 1 is perfect, 2 is half or double.
+
+    Args:
+        counts: columns of the table. Of no count at all, the others' mean predicts each network.
+
+    Raises:
+        ValueError: too few rows for so many counts.
+    """
+    rows = table[[latency, *counts]].dropna()
+    if len(rows) < len(counts) + 3:
+        raise ValueError(f"{len(rows)} networks are too few for {len(counts)} counts")
+    logs = np.log(rows.to_numpy(float))
+    known = np.column_stack([np.ones(len(rows)), logs[:, 1:]])
+    hat = known @ np.linalg.pinv(known)
+    left_out = (logs[:, 0] - hat @ logs[:, 0]) / (1 - np.diag(hat))
+    return float(np.exp(np.sqrt((left_out**2).mean())))
+
+
+def wrong_pairs(
+    table: pd.DataFrame,
+    latency: str,
+    counts: Sequence[str],
+    like: str = "macs",
+    within: float = 1.5,
+) -> dict[str, float]:
+    """Of networks about as large, how often the one with the smaller count is the slower one.
+
+    Args:
+        counts: columns of the table that are asked.
+        like: the column in which two networks are about as large.
+        within: by less than this factor.
+
+    Returns:
+        The number of `pairs`, and for each count the share of them that it orders wrongly; a coin
+        has one half.
+    """
+    columns = list(dict.fromkeys([latency, like, *counts]))
+    rows = table[columns].dropna().to_dict("records")
+    pairs = [
+        (one, other)
+        for one, other in combinations(rows, 2)
+        if 1 / within < one[like] / other[like] < within
+    ]
+    found: dict[str, float] = {"pairs": len(pairs)}
+    for count in counts:
+        wrong = [(a[count] - b[count]) * (a[latency] - b[latency]) < 0 for a, b in pairs]
+        found[count] = float(np.mean(wrong))
+    return found
+
+
 def quoted(paper: str, item: str) -> pd.DataFrame:
     """A paper's table of networks as numbers: subjects as rows, quantities as columns."""
     claims = load_claims(paper)
@@ -100,3 +163,16 @@ def latencies() -> pd.DataFrame:
         (table["form"] == "fused") & (table["memory_format"] == "nchw") & (table["batch"] == 1)
     ]
     return as_run.set_index("model").rename(columns={"ms": "latency_cpu"})
+
+
+def numbers_moved(names: Sequence[str]) -> pd.Series:
+    """Of each network, as it is run, the numbers that it reads and writes for one image.
+
+    Counted from shapes alone (`complexity.count_moved`), with the branches merged.
+
+    Args:
+        names: of networks registered here, in timm or in torchvision.
+    """
+    with torch.device("meta"):
+        counts = {name: count_moved(merged(find_network(name).model), SIZE) for name in names}
+    return pd.Series(counts, name="moved")

@@ -155,13 +155,18 @@ def library_of(network: nn.Module) -> str:
 
 def as_run(model: nn.Module) -> nn.Module:
     """A copy of the network with merged branches and folded BatchNorms."""
+    return merged(model) if isinstance(model, Backbone) else fold_norms(merged(model))
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """A copy of the network with its branches merged, where its library can."""
     if isinstance(model, Backbone):
         return reparameterize(model)
     if library_of(model) == "timm":
         from timm.utils import reparameterize_model
 
-        return fold_norms(reparameterize_model(model))
-    return fold_norms(copy.deepcopy(model))
+        return reparameterize_model(model)
+    return copy.deepcopy(model)
 
 
 def fold_norms(model: nn.Module) -> nn.Module:

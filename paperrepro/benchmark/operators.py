@@ -7,6 +7,7 @@ As in the paper (its footnote 1), FLOPs are multiply-adds.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pandas as pd
 import torch
@@ -178,6 +179,46 @@ def run(*, quick: bool = False, threads: int = 1, progress: bool = True) -> pd.D
                     "null": comparison.null,
                 }
             )
+    return pd.DataFrame(rows)
+
+
+def roof(*, threads: int = 1) -> pd.DataFrame:
+    """The limits of this processor, each measured by several programs: the roofline's lines.
+
+    No one program shows a limit. A matrix product and a convolution come from different libraries,
+    and the faster one differs by processor. So the best of all is the limit.
+
+    Returns:
+        One row per program: the `limit` that it tries ("arithmetic", "cache", "memory"), the
+        `program`, and `g_per_s`, in its best round: billions of multiply-adds per second for
+        arithmetic, of float32 numbers read or written for the others.
+    """
+    side = 1024
+    matrix = torch.randn(side, side)
+    calls: dict[tuple[str, str], tuple[int, Callable[[], object]]] = {
+        ("arithmetic", f"product of {side}x{side} matrices"): (
+            side**3,
+            lambda: matrix @ matrix,
+        )
+    }
+    for kernel, (c, s) in ((1, (512, 28)), (3, SIZES[0]), (3, SIZES[1])):
+        for name, memory_format in FORMATS.items():
+            layer = nn.Conv2d(c, c, kernel, padding=kernel // 2, bias=False)
+            layer = layer.requires_grad_(False).to(memory_format=memory_format)
+            x = torch.randn(1, c, s, s).contiguous(memory_format=memory_format)
+            program = f"convolution {kernel}x{kernel}, {c} channels, {s}x{s}, {name}"
+            calls["arithmetic", program] = conv_macs(s, s, c, kernel), partial(layer, x)
+    for limit, count in (("cache", 2**14), ("cache", 2**17), ("memory", 2**25)):
+        source, target = torch.ones(count), torch.empty(count)
+        calls[limit, f"copy of {count:,} numbers"] = 2 * count, partial(target.copy_, source)
+        scaled = partial(torch.mul, source, 2.0, out=target)
+        calls[limit, f"doubling of {count:,} numbers"] = 2 * count, scaled
+    timed = compare({key: call for key, (_, call) in calls.items()}, rounds=5, threads=threads)
+    rows = [
+        {"limit": limit, "program": program}
+        | {"g_per_s": calls[limit, program][0] / min(timing.seconds) / 1e9}
+        for (limit, program), timing in timed.timings.items()
+    ]
     return pd.DataFrame(rows)
 
 

@@ -42,6 +42,7 @@ COREML = {
     "weights 6, palette": ("palette6", False),
     "weights 4, palette": ("palette4", False),
     "weights 4, palette per 8 channels": ("palette4_grouped", False),
+    "weights 4, palette per channel": ("palette4_channel", False),
     "weights 8, activations 8": ("int8", True),
 }
 PLAIN: dict[str, Any] = {"precision": "float16", "image": False, "compress": None}
@@ -55,9 +56,7 @@ class Images:
         chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
         pairs = [images[int(index)] for index in chosen]
         prepare = v2.Compose([opened.crop, v2.PILToTensor()])
-        self.pixels = torch.stack(
-            [image if isinstance(image, Tensor) else prepare(image) for image, _ in pairs]
-        )
+        self.pixels = torch.stack([prepare(image) for image, _ in pairs])
         self.labels = torch.tensor([label for _, label in pairs])
         mean, std = (
             torch.tensor(v).reshape(3, 1, 1) for v in (opened.input.mean, opened.input.std)
@@ -78,7 +77,8 @@ def run(
 
     Args:
         data: names or folders as `datasets.load_data` takes them. The networks are those of
-            data/weights that were trained on it: shapes-*, and for every other name cifar10-*.
+            data/weights that are named after it, as `shapes-mobileone.safetensors`; where there is
+            none, CIFAR-10's.
         count: test images, drawn at random.
         quick: MobileOne and ONNX Runtime only.
 
@@ -86,12 +86,16 @@ def run(
         One row per data set, network and form: `top1` in percent; `change`, in points from the
         float32 network on the same images, with its 95 % interval `low` to `high` (paired);
         `agreement`, the share of equal answers; `kilobytes` of the file.
+
+    Raises:
+        ValueError: data of other classes than the network's.
     """
     steps = steps or Steps()
     for name in data:
         loaded = load_data(name, size=64)
         for family in tqdm(FAMILIES[:1] if quick else FAMILIES, desc=name, disable=not progress):
             opened = stored_network(name, family)
+            check_classes(opened, loaded, name, family)
             key = {"data": Path(name).name, "network": family}
             with torch_threads(threads):
                 steps.take(key, partial(run_network, opened, loaded, count, quick))
@@ -125,9 +129,21 @@ def times(
 
 
 def stored_network(data: str, family: str) -> Network:
-    """A family's network in data/weights that was trained on that data."""
-    trained_on = "shapes" if data == "shapes" else "cifar10"
-    return find_network(str(data_folder("weights") / f"{trained_on}-{family}.safetensors"))
+    """A family's network in data/weights that is named after the data, or else CIFAR-10's."""
+    folder = data_folder("weights")
+    own, other = (folder / f"{n}-{family}.safetensors" for n in (Path(data).name, "cifar10"))
+    return find_network(str(own if own.exists() else other))
+
+
+def check_classes(opened: Network, data: Data, name: str, family: str) -> None:
+    """Refuses data of other classes than the network's."""
+    assert isinstance(opened.model, Backbone)
+    if opened.model.num_classes != len(data.classes):
+        raise ValueError(
+            f"{name} has {len(data.classes)} classes, and the network has "
+            f"{opened.model.num_classes}: train one on this data, and store it as "
+            f"{data_folder('weights') / Path(name).name}-{family}.safetensors"
+        )
 
 
 def run_network(
@@ -238,7 +254,8 @@ def coreml_forms(network: WithNormalization, preparation: Preparation, known: Te
     converted: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, (form, (method, activations)) in enumerate(COREML.items()):
-            target = "iOS18" if method in ("int4", "palette4_grouped") else "iOS17"
+            oldest = coreml.COMPRESSIONS[method][0][-1] if method else "iOS17"
+            target = max(oldest, "iOS17")
             if target not in converted:
                 settings = coreml.Settings(**vars(preparation), **PLAIN, target=target)
                 converted[target], _ = coreml.convert(network.network, settings, None, BATCH)

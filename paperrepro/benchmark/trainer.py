@@ -101,7 +101,8 @@ def network(recipe: Recipe, data: Data) -> Backbone:
 
 
 def ready_batch(recipe: Recipe, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
-    images, labels, _ = next(Trainer(Classification(recipe, data)).epoch_batches())[0]
+    task = Classification(recipe, data)
+    images, labels, _ = task.augment(next(Trainer(task).epoch_batches())[0], epoch=0)
     return images.contiguous(memory_format=torch.channels_last), labels
 
 

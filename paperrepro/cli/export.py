@@ -97,7 +97,7 @@ def export(
         str | None,
         typer.Option(
             help="Core ML, of the weights: int8, int4, palette8, palette6, palette4, "
-            "palette4_grouped, prune."
+            "palette4_grouped (per 8 channels), palette4_channel, prune."
         ),
     ] = None,
     quantize: Annotated[

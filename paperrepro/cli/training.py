@@ -327,7 +327,10 @@ def recipe(
 def experiment(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(help="Which one; without a name they are listed.")
+        str | None,
+        typer.Argument(
+            help="Which one; without a name all are listed, with what is stored and what it costs."
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -359,8 +362,9 @@ def experiment(
 
     Two are of segmentation: scenes, which are drawn, and camvid, whose archive --data names. Both
     print what became of their comparisons. With --out the folder gets segmentation-NAME.csv (a row
-    per run and value) and segmentation-NAME.json (the recipes); with --weights and camvid also a
-    picture of where its networks are right.
+    per run and value) and segmentation-NAME.json (the recipes); of scenes also how far its networks
+    look (segmentation-scenes-reach.csv); with --weights and camvid a picture of where its networks
+    are right.
 
     An experiment that was stopped goes on with the same command. With --out the folder gets
     experiment-NAME.csv (a row per run), experiment-NAME-log.csv (a row per epoch),
@@ -374,12 +378,18 @@ def experiment(
       paperrepro experiment shapes --jobs 2 --out data/results --weights data/weights
       paperrepro experiment mobileone-branches --root ~/datasets --download --seeds 5
     """
-    import pandas as pd
 
     from ..claims.dense import dense_comparisons
     from ..files import check_writable, replacing, write_atomically
     from ..results import rounded, save_correct, save_result
-    from ..training.dense_studies import STUDIES, keep_networks, run_study, study_json, where_right
+    from ..training.dense_studies import (
+        STUDIES,
+        keep_networks,
+        reaches,
+        run_study,
+        study_json,
+        where_right,
+    )
     from ..training.experiments import (
         find_experiment,
         keep_weights,
@@ -388,7 +398,6 @@ def experiment(
         source_of,
         summary,
     )
-    from ..training.studies import EXPERIMENTS
 
     if name in STUDIES:
         with exit_on_error(1):
@@ -402,6 +411,10 @@ def experiment(
                 save_result(out / f"segmentation-{name}.csv", table, command=command, threads=1)
                 recipes = study_json(name, runs, table)
                 write_atomically(out / f"segmentation-{name}.json", recipes)
+                if name == "scenes":
+                    save_result(
+                        out / "segmentation-scenes-reach.csv", reaches(runs), command=command
+                    )
             if weights:
                 kept = keep_networks(name, runs, weights, data=data)
                 typer.echo(render(kept, format), err=True)
@@ -421,26 +434,9 @@ def experiment(
             typer.echo(f"\n{told}", err=True)
         return
     if name is None:
-        rows = [
-            {
-                "experiment": label,
-                "data": one.data,
-                "variants": len(one.variants),
-                "seeds": one.seeds,
-                "source": one.source,
-            }
-            for label, one in EXPERIMENTS.items()
-        ] + [
-            {
-                "experiment": label,
-                "data": one.data,
-                "variants": len(one.variants),
-                "seeds": one.seeds,
-                "source": "RepLKNet, Table 5, in small",
-            }
-            for label, one in STUDIES.items()
-        ]
-        typer.echo(render(pd.DataFrame(rows), format))
+        from ..training.listing import listing
+
+        typer.echo(render(listing(), format))
         return
     with exit_on_error(2):
         study = find_experiment(name)

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from ..dense.predict import palette
 from ..dense.segmenter import Segmenter
 from ..models import Backbone, family_of
-from ..reparam import reparameterize
 from . import mil
 from .network import (
     Normalization,
@@ -35,13 +34,9 @@ from .network import (
     WithNormalization,
     channels_of,
     check_finite,
-    check_labels,
-    check_network,
     first_line,
-    golden_image,
     golden_path,
-    normalization,
-    reference,
+    ready,
     relative_error,
     replace,
     save_golden,
@@ -83,6 +78,10 @@ COMPRESSIONS: dict[str, tuple[tuple[str, str, str], dict[str, object]]] = {
     "palette4_grouped": (
         ("palettize_weights", "OpPalettizerConfig", "iOS18"),
         {"mode": "kmeans", "nbits": 4, "granularity": "per_grouped_channel", "group_size": 8},
+    ),
+    "palette4_channel": (
+        ("palettize_weights", "OpPalettizerConfig", "iOS18"),
+        {"mode": "kmeans", "nbits": 4, "granularity": "per_grouped_channel", "group_size": 1},
     ),
     "prune": (
         ("prune_weights", "OpMagnitudePrunerConfig", "iOS16"),
@@ -209,29 +208,29 @@ def export_coreml(
     path = Path(path)
     check_arguments(size, precision, target, compress, compute_units)
     with writing(path, ".mlpackage", overwrite) as folder:
-        mean, std = normalization(model, normalize)
-        channels = channels_of(model)
-        preparation = Preparation(size, mean, std)
-        network = reparameterize(model).cpu().float()
-        drawn = golden_image(size, channels)
-        check_network(model, preparation, drawn)
-        outputs = reference(network, preparation, drawn)
-        check_labels(labels, outputs)
+        made = ready(model, size, normalize, labels)
         settings = Settings(
-            *(size, mean, std, precision, target, image, compress, channels, tuple(outputs)),
-            pixels=labels is not None and outputs["logits"].ndim == 4,
+            **vars(made.preparation),
+            precision=precision,
+            target=target,
+            image=image,
+            compress=compress,
+            channels=channels_of(model),
+            outputs=tuple(made.outputs),
+            pixels=labels is not None and made.outputs["logits"].ndim == 4,
         )
         check_image(settings)
-        converted, frontend = convert(network, settings, labels)
-        describe(converted, model, network, next(iter(outputs.values())).shape[1], compute_units)
+        converted, frontend = convert(made.network, settings, labels)
+        width = next(iter(made.outputs.values())).shape[1]
+        describe(converted, model, made.network, width, compute_units)
         package = folder / path.name
         golden = golden_path(package)
         save(converted, package)
         program = mil.load(package)
         watch = Watch(path, precision)
-        error = relative_error(outputs_of(program, drawn, precision, watch), outputs)
+        error = relative_error(outputs_of(program, made.image, precision, watch), made.outputs)
         check_finite(error, path, "its compressed weights do; use another method")
-        save_golden(golden, drawn, outputs, preparation, labels)
+        save_golden(golden, made, labels)
         replace(package, path)
         replace(golden, golden_path(path))
     return ExportReport(
@@ -240,7 +239,7 @@ def export_coreml(
         frontend=frontend,
         operations=dict(Counter(operation.type for operation in program.operations)),
         stored_bytes=stored_bytes(path),
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=sum(parameter.numel() for parameter in made.network.parameters()),
         compressed=sum(bool(constant.compression) for constant in program.constants.values()),
         error=error,
         peak=watch.peak,

@@ -22,20 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..reparam import reparameterize
 from .network import (
     Normalization,
     Outputs,
-    Preparation,
     WithNormalization,
-    channels_of,
     check_finite,
-    check_labels,
-    check_network,
-    golden_image,
     golden_path,
-    normalization,
-    reference,
+    ready,
     relative_error,
     replace,
     save_golden,
@@ -77,23 +70,19 @@ def export_executorch(
     need_executorch()
     check_quantize(quantize, images)
     with writing(path, ".pte", overwrite) as folder:
-        preparation = Preparation(size, *normalization(model, normalize))
-        network = reparameterize(model).cpu().float()
-        drawn = golden_image(size, channels_of(model))
-        check_network(model, preparation, drawn)
-        outputs = reference(network, preparation, drawn)
-        check_labels(labels, outputs)
-        captured = capture(WithNormalization(network, preparation).eval(), drawn / 255)
+        made = ready(model, size, normalize, labels)
+        image = made.image / 255
+        captured = capture(WithNormalization(made.network, made.preparation).eval(), image)
         if quantize:
             assert images is not None  # `check_quantize`
             captured = quantized(captured, images / 255)
-        content, delegates = lower(captured, drawn / 255)
+        content, delegates = lower(captured, image)
         written = folder / path.name
         written.write_bytes(content)
-        executed = dict(zip(outputs, load(written)(drawn / 255), strict=True))
-        error = relative_error(executed, outputs)
+        executed = dict(zip(made.outputs, load(written)(image), strict=True))
+        error = relative_error(executed, made.outputs)
         check_finite(error, path, "export without quantize=")
-        save_golden(golden_path(written), drawn, outputs, preparation, labels)
+        save_golden(golden_path(written), made, labels)
         replace(written, path)
         replace(golden_path(written), golden_path(path))
     return FileReport(
@@ -101,7 +90,7 @@ def export_executorch(
         golden=golden_path(path),
         format=f"executorch, {delegates} delegate{'' if delegates == 1 else 's'}",
         stored_bytes=stored_bytes(path),
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=sum(parameter.numel() for parameter in made.network.parameters()),
         error=error,
         seconds=time.perf_counter() - start,
     )
@@ -172,20 +161,28 @@ def lower(captured: torch.fx.GraphModule, images: Tensor) -> tuple[bytes, int]:
 def load(file: str | os.PathLike | bytes, threads: int = 0) -> Run:
     """A function that executes a file on images `(1, C, H, W)` of 0 to 1.
 
+    The runtime has one pool of threads. Loading with another number makes a new pool, and what was
+    loaded before, which still points to the old one, refuses to run.
+
     Args:
-        threads: of the runtime, for all that it has loaded; as many as PyTorch has for 0.
+        threads: of the runtime; as many as PyTorch has for 0.
     """
+    threads = threads or torch.get_num_threads()
     with quiet():
-        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
         from executorch.runtime import Runtime
 
-        _unsafe_reset_threadpool(threads or torch.get_num_threads())
+        mine = pool_of(threads)
         source: Any = file if isinstance(file, bytes) else Path(file)
         program = Runtime.get().load_program(source)
         method = program.load_method("forward")
 
     def run(images: Tensor, kept: object = (source, program)) -> list[Tensor]:
         """`kept`: the method reads its weights there, and keeps neither alive."""
+        if mine is not pool:
+            raise ValueError(
+                f"this file was loaded for {threads} threads, and another one since for another "
+                "number, which ended them: load it again"
+            )
         try:
             return [output.clone() for output in method.execute([images.contiguous()])]
         except RuntimeError as error:
@@ -194,6 +191,24 @@ def load(file: str | os.PathLike | bytes, threads: int = 0) -> Run:
             ) from error
 
     return run
+
+
+pool = object()
+"""Stands for the threads that the runtime has now."""
+
+
+def pool_of(threads: int) -> object:
+    """The runtime's pool, of so many threads; a new one where it has another number."""
+    global pool
+    from executorch.extension.pybindings.portable_lib import (
+        _threadpool_get_thread_count,
+        _unsafe_reset_threadpool,
+    )
+
+    if _threadpool_get_thread_count() != threads:
+        _unsafe_reset_threadpool(threads)
+        pool = object()
+    return pool
 
 
 def executed(run: Run, images: Tensor, names: Sequence[str] = ("logits",)) -> Outputs:

@@ -44,6 +44,21 @@ class Preparation:
     std: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A network as a file gets it, and what the file must answer.
+
+    Attributes:
+        network: re-parameterized, on the CPU, in float32.
+        image, outputs: the golden image, uint8 `(1, C, size, size)`, and PyTorch's outputs for it.
+    """
+
+    preparation: Preparation
+    network: nn.Module
+    image: Tensor
+    outputs: Outputs
+
+
 class WithNormalization(nn.Module):
     """A network with the normalisation before it and, where one is asked for, an answer after it.
 
@@ -84,6 +99,26 @@ def by_name(outputs: Tensor | Sequence[Tensor] | Mapping[str, Tensor]) -> Output
     if isinstance(outputs, Mapping):
         return {str(name): output for name, output in outputs.items()}
     return {f"map{i}": output for i, output in enumerate(outputs, 1)}
+
+
+def ready(
+    model: nn.Module,
+    size: int,
+    normalize: bool | Normalization,
+    labels: Sequence[str] | None,
+) -> Ready:
+    """The network for a file, checked; the arguments as `export_coreml` takes them.
+
+    Raises:
+        ValueError: as `normalization`, `check_network`, `reference` and `check_labels` do.
+    """
+    preparation = Preparation(size, *normalization(model, normalize))
+    network = reparameterize(model).cpu().float()
+    image = golden_image(size, channels_of(model))
+    check_network(model, preparation, image)
+    outputs = reference(network, preparation, image)
+    check_labels(labels, outputs)
+    return Ready(preparation, network, image, outputs)
 
 
 def channels_of(model: nn.Module) -> int:
@@ -244,17 +279,15 @@ def golden_image(size: int, channels: int) -> Tensor:
     )
 
 
-def save_golden(
-    path: Path,
-    image: Tensor,
-    outputs: Outputs,
-    preparation: Preparation,
-    labels: Sequence[str] | None,
-) -> None:
+def save_golden(path: Path, made: Ready, labels: Sequence[str] | None) -> None:
     """Writes an image with PyTorch's outputs, the preparation and the labels in its metadata."""
-    facts = {"preparation": vars(preparation), "labels": list(labels or ())}
-    tensors = {"image": image.contiguous()} | {k: v.contiguous() for k, v in outputs.items()}
-    safetensors.torch.save_file(tensors, path, {"paperrepro": json.dumps(facts)})
+    facts = {"preparation": vars(made.preparation), "labels": list(labels or ())}
+    tensors = {"image": made.image, **made.outputs}
+    safetensors.torch.save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()},
+        path,
+        {"paperrepro": json.dumps(facts)},
+    )
 
 
 def golden_path(path: Path) -> Path:

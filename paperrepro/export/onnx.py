@@ -22,20 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..reparam import reparameterize
 from .network import (
     Normalization,
     Outputs,
-    Preparation,
     WithNormalization,
-    channels_of,
     check_finite,
-    check_labels,
-    check_network,
-    golden_image,
     golden_path,
-    normalization,
-    reference,
+    ready,
     relative_error,
     replace,
     save_golden,
@@ -100,28 +93,24 @@ def export_onnx(
     need_onnx()
     check_quantize(quantize, images)
     with writing(path, ".onnx", overwrite) as folder:
-        preparation = Preparation(size, *normalization(model, normalize))
-        network = reparameterize(model).cpu().float()
-        drawn = golden_image(size, channels_of(model))
-        check_network(model, preparation, drawn)
-        outputs = reference(network, preparation, drawn)
-        check_labels(labels, outputs)
+        made = ready(model, size, normalize, labels)
+        image, outputs = made.image / 255, made.outputs
         content = to_onnx(
-            WithNormalization(network, preparation).eval(), drawn / 255, list(outputs)
+            WithNormalization(made.network, made.preparation).eval(), image, list(outputs)
         )
         if quantize:
             assert images is not None  # `check_quantize`
             content = quantized(content, images / 255)
         content = described(content, labels)
         error = max(
-            relative_error(execute(content, drawn.repeat(count, 1, 1, 1) / 255), several)
+            relative_error(execute(content, image.repeat(count, 1, 1, 1)), several)
             for count in (1, 3)
             for several in [{k: v.repeat(count, *[1] * (v.ndim - 1)) for k, v in outputs.items()}]
         )
         check_finite(error, path, "export without quantize=")
         written = folder / path.name
         written.write_bytes(content)
-        save_golden(golden_path(written), drawn, outputs, preparation, labels)
+        save_golden(golden_path(written), made, labels)
         replace(written, path)
         replace(golden_path(written), golden_path(path))
     return FileReport(
@@ -129,7 +118,7 @@ def export_onnx(
         golden=golden_path(path),
         format=f"onnx, opset {OPSET}",
         stored_bytes=stored_bytes(path),
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=sum(parameter.numel() for parameter in made.network.parameters()),
         error=error,
         seconds=time.perf_counter() - start,
     )

@@ -9,16 +9,18 @@ import os
 from dataclasses import fields
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import pandas as pd
 from annotated_types import Gt
-from matplotlib.figure import Figure
 from pydantic import AllowInfNan, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ..claims import load_claims
 from ..models import family_of, list_models
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Positive = Annotated[float, Gt(0), AllowInfNan(False)]
 Thermal = Literal["nominal", "fair", "serious", "critical", "unknown"]
@@ -177,7 +179,7 @@ def device_of(how: str) -> str:
     return how.partition(": ")[2] or how.partition("(")[2].removesuffix(")")
 
 
-def draw_report(report: pd.DataFrame) -> Figure:
+def draw_report(report: pd.DataFrame) -> "Figure":
     """The measurements by network: a bar from the minimum to p95, a dot at the trimmed mean, and
     the papers' latencies hollow.
 

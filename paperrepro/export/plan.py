@@ -125,14 +125,25 @@ def byte_size(declared: Type) -> int:
 
 
 def oldest_ios(operation: Operation, constants: dict[str, tuple[str, Constant]]) -> str:
-    """The oldest iOS whose Core ML has the operation and the compression of its weights, as
-    coremltools registers them; no package of this kind runs before iOS 15."""
+    """The oldest iOS whose Core ML has the operation and the compression of its weights, with these
+    parameters, as coremltools registers them; no package of this kind runs before iOS 15."""
+    used = [(operation.type, set(operation.inputs))]
+    used += [(c.compression, set(c.parts)) for _, c in constants.values() if c.compression]
+    return f"iOS{max(15, *(first_ios(kind, parameters) for kind, parameters in used))}"
+
+
+def first_ios(kind: str, parameters: set[str]) -> int:
+    """The first version of an operation that takes such parameters; the newest if none does."""
     coremltools()
     from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
 
-    kinds = [operation.type, *(c.compression for _, c in constants.values() if c.compression)]
-    first = [min(int(target.name[3:]) for target in SSAOpRegistry.core_ops[k]) for k in kinds]
-    return f"iOS{max(15, *first)}"
+    versions = {int(target.name[3:]): op for target, op in SSAOpRegistry.core_ops[kind].items()}
+    for version, operation in sorted(versions.items()):
+        known = operation.input_spec.input_types
+        needed = {name for name, declared in known.items() if not declared.optional}
+        if needed <= parameters <= known.keys():
+            return version
+    return max(versions)
 
 
 def hints(

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -385,11 +386,32 @@ def allowed(ours: Constant, expected: Tensor) -> Tensor:
         limit = expected[~zero].abs().min() if not zero.all() else 0
         return torch.where(zero, expected.abs() <= limit + rounding, numbers == expected.half())
     if "lut" in ours.compression:
-        table = need_tensor(ours.parts["lut"]).float().flatten().unique()
-        above = torch.bucketize(expected, table).clamp(1, len(table) - 1)
-        nearest = torch.stack([(expected - table[above - i]).abs() for i in (0, 1)]).amin(0)
-        return (numbers - expected).abs() <= nearest + rounding
+        return (numbers - expected).abs() <= nearest(ours, expected) + rounding
     return (numbers - expected).abs() <= step(ours) / 2 + rounding
+
+
+def nearest(palettized: Constant, expected: Tensor) -> Tensor:
+    """The distance of each number from the nearest value of its table; from iOS 18 on each block of
+    a constant has a table of its own."""
+    tables = need_tensor(palettized.parts["lut"]).float()
+    if tables.ndim != expected.ndim + 2:
+        return to_table(tables, expected)
+    distances = torch.empty_like(expected)
+    for place in np.ndindex(*tables.shape[:-2]):
+        block = tuple(
+            slice(i * side // count, (i + 1) * side // count)
+            for i, side, count in zip(place, expected.shape, tables.shape, strict=False)
+        )
+        distances[block] = to_table(tables[place], expected[block])
+    return distances
+
+
+def to_table(table: Tensor, expected: Tensor) -> Tensor:
+    values = table.flatten().unique()
+    above = torch.bucketize(expected, values).clamp(max=len(values) - 1)
+    return torch.stack(
+        [(expected - values[near]).abs() for near in (above, (above - 1).clamp(min=0))]
+    ).amin(0)
 
 
 def step(quantized: Constant) -> Tensor:

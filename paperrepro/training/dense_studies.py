@@ -6,7 +6,7 @@ that lies further away?
 
 Comparison. The same head, data, recipe, steps and seeds; one thing differs, the kernels K. K = 3
 has no parallel small kernel, the others 5 x 5. The parameters differ by the depthwise kernels
-alone, and are stored beside the result. In `scenes` four other families answer the same pictures.
+alone, and are stored beside the result. Four other families answer the same pictures.
 
 - `scenes`: shapes whose class is told by a cue at 0 to 64 pixels. What counts: the share of the
   shapes' pixels with the right class, by distance, on 256 scenes for each distance; chance is a
@@ -14,11 +14,11 @@ alone, and are stored beside the result. In `scenes` four other families answer 
   24 to 64. Beside it: each distance, K = 7 and K = 13, each family.
 - `camvid`: the usual split, pictures of 240 x 180, from nothing, tested on its 233 test pictures.
   What counts: mIoU over 11 classes of one confusion matrix, the network of the last epoch. First
-  comparison: K = 31 less K = 3. Beside it: K = 7, K = 13, and IoU by class.
+  comparison: K = 31 less K = 3. Beside it: K = 7, K = 13, IoU by class, and each family.
 
-n. Five seeds of each variant; the two variants of the first comparison run before the others, seed
-by seed, so that an interruption leaves whole pairs; never fewer than three are compared, and none
-is left out.
+n. Five seeds of each kernel, three or more of a family. The two variants of the first comparison
+run before the others, seed by seed, so that an interruption leaves whole pairs. Never fewer than
+three are compared, and none is left out.
 
 Test. Student's t of the differences paired by seed; an interval of 95 %; the first comparison of
 each experiment decides, the others are shown with their intervals and not called.
@@ -26,6 +26,9 @@ each experiment decides, the others are shown with their intervals and not calle
 What can be seen. With the seeds' difference scattering by s points, a difference of 1.7 s with five
 seeds and of 3.1 s with three is found in four of five cases (t with n - 1 degrees of freedom): 2.4
 points of mIoU on CamVid if s is 1.4. A smaller difference may be there and will not be called.
+
+Added on 22 November 2026, when three seeds of both first comparisons were known: the families on
+`camvid`, and the same backbones as classifiers (`studies.EXPERIMENTS["camvid-classifiers"]`).
 """
 
 import json
@@ -39,6 +42,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from ..analysis.erf import contribution_map
 from ..claims.dense import FAR, LARGE, SMALL
 from ..complexity import count_parameters
 from ..dense import load_dense, save_dense
@@ -56,11 +60,13 @@ from ..dense.metrics import iou_of, summary
 from ..dense.predict import predict
 from ..dense.scenes import Scenes
 from ..files import write_atomically
+from ..reparam import reparameterize
 from .checkpoint import MODEL
 from .loader import make_loader
 from .place import Machine
 from .recipe import Recipe, changes, find_recipe
 from .segmentation import Segmentation, score
+from .studies import kernels
 from .trainer import fit
 
 SHOWN = (58, 116, 174)
@@ -70,6 +76,7 @@ WHERE_COLORS = ((0, 0, 0), (214, 222, 218), (0, 158, 115), (230, 159, 0), (90, 9
 TEST_PAIRS = ("test/images/", "test/labels/")
 TESTED_FILE = "tested.csv"
 DISTANCES = (0, 16, 24, 32, 48, 64)
+SIZE = 96
 TESTED = 256
 """Scenes for each distance."""
 
@@ -106,19 +113,6 @@ class Study:
         return replace(
             base, model=name, config=config, source=source, seed=seed, lr=2e-3, **self.common
         )
-
-
-def kernels(size: int, depths: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
-    """A narrow RepLKNet; its stages have the kernels of Table 5."""
-    sizes = {31: (31, 29, 27, 13), 13: (13,) * 4, 7: (7,) * 4, 3: (3,) * 4}[size]
-    config = dict(
-        channels=(16, 32, 64, 128),
-        depths=depths,
-        kernels=sizes,
-        small_kernel=None if size == 3 else 5,
-        drop_path_rate=0.0,
-    )
-    return "replknet_31b", config
 
 
 def of_family(name: str) -> tuple[str, dict[str, Any]]:
@@ -160,25 +154,25 @@ def matrix_of(model: Any, data: MapData, recipe: Recipe) -> torch.Tensor:
     return score(model.eval(), loader, len(data.classes))
 
 
+FAMILIES = {
+    "FasterNet": of_family("fasternet_t0"),
+    "MobileOne": of_family("mobileone_s0"),
+    "RapidNet": of_family("rapidnet_ti"),
+    "MobileViGv2": of_family("mobilevigv2_ti"),
+}
 STUDIES = {
     "scenes": Study(
         data="scenes:" + ",".join(map(str, DISTANCES)),
-        common=dict(size=96, batch_size=16, epochs=6, warmup_epochs=0),
+        common=dict(size=SIZE, batch_size=16, epochs=6, warmup_epochs=0),
         head=dict(head="semantic_fpn", pyramid=32, width=32),
-        variants={
-            **{f"K = {k}": kernels(k, (1, 1, 1, 1)) for k in (3, 31, 7, 13)},
-            "FasterNet": of_family("fasternet_t0"),
-            "MobileOne": of_family("mobileone_s0"),
-            "RapidNet": of_family("rapidnet_ti"),
-            "MobileViGv2": of_family("mobilevigv2_ti"),
-        },
+        variants={f"K = {k}": kernels(k, (1, 1, 1, 1)) for k in (3, 31, 7, 13)} | FAMILIES,
         test=test_scenes,
     ),
     "camvid": Study(
         data="camvid_480x360.zip",
         common=dict(size=180, batch_size=8, epochs=30, warmup_epochs=1),
         head=dict(head="semantic_fpn", pyramid=64, width=32),
-        variants={f"K = {k}": kernels(k, (1, 1, 3, 1)) for k in (3, 31, 7, 13)},
+        variants={f"K = {k}": kernels(k, (1, 1, 3, 1)) for k in (3, 31, 7, 13)} | FAMILIES,
         test=test_camvid,
         zoom=(0.75, 1.5),
     ),
@@ -309,6 +303,39 @@ def keep_networks(
                 "stored": round(values[1], 2),
             }
         )
+    return pd.DataFrame(rows)
+
+
+def reaches(runs: str | os.PathLike[str], pictures: int = 16) -> pd.DataFrame:
+    """How far the finished networks of `scenes` look: which pixels move the centre pixel's scores.
+
+    Args:
+        runs: the folder of the runs.
+        pictures: how many scenes the gradient is a mean of.
+
+    Returns:
+        A row for each run: `variant`, `seed`, and the pixels to either side within which 50, 90 and
+        99 % of the gradient lie (`analysis.erf`, RepLKNet's Appendix B), `half`, `most` and `all`.
+
+    Raises:
+        FileNotFoundError: no run is finished.
+    """
+    study = STUDIES["scenes"]
+    data = replace(load_maps(study.data), val=SceneMaps(Scenes(pictures, SIZE, seed=2)))
+    rows = []
+    finished = run_study("scenes", runs, train=False)[["variant", "seed"]].drop_duplicates()
+    for label, seed in finished.itertuples(index=False):
+        task = Segmentation(study.recipe(label, seed), data)
+        images = torch.stack([task.val[(0, index, 0)][0] for index in range(pictures)])
+        model = reparameterize(load_dense(run_folder("scenes", runs, label, seed) / MODEL))
+        across = contribution_map(model, images, stage="head").double().sum(0)
+        far = (torch.arange(len(across)) - len(across) // 2).abs()
+        held = torch.stack([across[far <= d].sum() for d in range(len(across) // 2 + 1)])
+        shares = held / across.sum()
+        row: Row = {"variant": label, "seed": seed}
+        for name, share in {"half": 0.5, "most": 0.9, "all": 0.99}.items():
+            row[name] = int((shares >= share).nonzero()[0])
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

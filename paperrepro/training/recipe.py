@@ -313,7 +313,7 @@ REASONS = {
     "crop_scale": "a small picture of one object loses it in a small crop",
     "interpolation": "bilinear is cheaper, and at this size as good",
     "rand_augment": "a short training of a small network underfits; augmentation would slow it",
-    "auto_augment": "as for rand_augment",
+    "auto_augment": "a short training of a small network underfits; augmentation would slow it",
     "erasing": "as for rand_augment",
     "mixup": "as for rand_augment",
     "cutmix": "as for rand_augment",

@@ -135,6 +135,19 @@ def graphs(graph: str, stages: int, *, cpe: bool) -> tuple[str, dict]:
     return tiny("mobilevigv2", config=config)
 
 
+def kernels(size: int, depths: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
+    """A narrow RepLKNet whose stages have the kernels of Table 5, as backbone of the segmenters."""
+    sizes = {31: (31, 29, 27, 13), 13: (13,) * 4, 7: (7,) * 4, 3: (3,) * 4}[size]
+    config = dict(
+        channels=(16, 32, 64, 128),
+        depths=depths,
+        kernels=sizes,
+        small_kernel=None if size == 3 else 5,
+        drop_path_rate=0.0,
+    )
+    return "replknet_31b", config
+
+
 def large_kernel(kernel_size: int, **config: Any) -> tuple[str, dict]:
     return "mobilenetv2", {"config": {"kernel_size": kernel_size} | config}
 
@@ -285,6 +298,20 @@ EXPERIMENTS: dict[str, Experiment] = {
         },
         differs="Images of 56 pixels and a network of 12 blocks that halves the map three times: "
         "the last stage's map has 7 pixels, as the paper's at 224.",
+    ),
+    "camvid-classifiers": Experiment(
+        source="RepLKNet, Table 5: the backbones of `training.dense_studies` as classifiers.",
+        data="cifar10",
+        seeds=5,
+        images=5000,
+        watched=1000,
+        common={"size": 64, "epochs": 5, "batch_size": 32},
+        variants={
+            f"K = {k}": (name, {"config": config})
+            for k in (3, 7, 13, 31)
+            for name, config in [kernels(k, (1, 1, 3, 1))]
+        },
+        differs="Images of 64 pixels, so the first stage's maps have 16 pixels.",
     ),
     "mobileone-factor": Experiment(
         source="MobileOne, Tables 6 and 7, Figure 4: each arm at its own best learning rate.",
