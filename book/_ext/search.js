@@ -8,8 +8,8 @@ Stemmer = function () {
   this.stemWord = (word) => porter.stemWord(word.replace(BRITISH, "iz"));
 };
 
-// A whole title is worth this much, a function's name less than any page that explains the word.
-Object.assign(Scorer, { title: 30, objPrio: { 0: 0, 1: 0, 2: 0 } });
+// A whole title is worth more than any page's words, half of one as much; a function's name less.
+Object.assign(Scorer, { title: 45, objPrio: { 0: 0, 1: 0, 2: 0 } });
 
 // Who searches has a question; solutions and pages of functions come behind what answers it.
 const PLACES = { "solutions/": 0.6, "api/": 0.7 };
