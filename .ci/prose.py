@@ -35,7 +35,7 @@ FAULTS = {
     r"in the place of": "instead of",
     r"anew|afresh": "again, newly",
     r"(?<![.:;?] )but for": "except for",
-    r"stands? in(?! for)": "is in",
+    r"(?<!what )stands? in(?! for)": "is in",
     r"is another(?: \w+)? than": "differs from",
     r"e\.g\.|i\.e\.|etc\.": "for example, that is, and so on",
     r"(?!that|had)([a-z]+) \1": "twice the same word",
