@@ -116,6 +116,34 @@ def interval(
     return float(low), float(high)
 
 
+def error_consistency(first: "ArrayLike", second: "ArrayLike") -> float:
+    """Whether two deciders are right and wrong on the same images: Cohen's kappa.
+
+    Two deciders agree by chance on c = p q + (1 - p)(1 - q) of the images, p and q the shares that
+    they have right. Of the rest, kappa is the part on which they agree: 1 for the same errors, 0
+    for errors that have nothing to do with each other, below 0 for opposite ones (Geirhos et al.,
+    NeurIPS 2020, Eq. 1).
+
+    Args:
+        first, second: for each image in the same order, whether the answer was right.
+
+    Returns:
+        kappa; NaN where both are always right or always wrong, for then nothing is left to chance.
+
+    Raises:
+        ValueError: no image, or another number of them.
+    """
+    one, two = np.asarray(first, bool), np.asarray(second, bool)
+    if one.shape != two.shape or not one.size:
+        raise ValueError(
+            f"{one.size} and {two.size} answers: they must be to the same images, one at least"
+        )
+    by_chance = one.mean() * two.mean() + (1 - one.mean()) * (1 - two.mean())
+    if by_chance == 1:
+        return float("nan")
+    return float(((one == two).mean() - by_chance) / (1 - by_chance))
+
+
 def tally(trials: pd.DataFrame) -> ShapeBias:
     """Count decisions; a row per decision, with columns image, shape, texture and decision.
 
