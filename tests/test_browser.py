@@ -168,7 +168,6 @@ def test_search_answers_questions_from_prose(site, page):
         "detection": ["dense-prediction", "own-images"],
         "quantise": ["export-to-iphone", "own-images"],
         "quantization": ["export-to-iphone", "own-images"],
-        "partial convolution": ["fasternet"],
         "attribution": ["attribution"],
     }
     for query, pages in wanted.items():
