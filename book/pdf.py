@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[1]
 SITE = ROOT / "build" / "_build" / "html"
 PDF = ROOT / "build" / "paperrepro.pdf"
 # What is only of use on a screen.
-SCREEN = ".headerlink, .pr-controls, script, noscript, button, details:not([open])"
+SCREEN = (
+    ".headerlink, .pr-controls, script, noscript, button, details:not([open]), "
+    'a[href*="_modules/"]'
+)
 STYLE = """<style>
 body { margin: 0; } article.bd-article { padding: 0; max-width: none; font-size: 15px; }
 section.page, nav.contents { break-before: page; }
