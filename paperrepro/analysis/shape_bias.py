@@ -16,7 +16,7 @@ A network is asked by `from_network`, with `Stimuli`, the public images in a fol
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import cycle
@@ -116,7 +116,7 @@ def interval(
     return float(low), float(high)
 
 
-def error_consistency(first: "ArrayLike", second: "ArrayLike") -> float:
+def error_consistency(first: Sequence[bool], second: Sequence[bool]) -> float:
     """Whether two deciders are right and wrong on the same images: Cohen's kappa.
 
     Two deciders agree by chance on c = p q + (1 - p)(1 - q) of the images, p and q the shares that
@@ -125,7 +125,8 @@ def error_consistency(first: "ArrayLike", second: "ArrayLike") -> float:
     NeurIPS 2020, Eq. 1).
 
     Args:
-        first, second: for each image in the same order, whether the answer was right.
+        first, second: for each image in the same order, whether the answer was right; tensors and
+            arrays will do.
 
     Returns:
         kappa; NaN where both are always right or always wrong, for then nothing is left to chance.
