@@ -168,7 +168,6 @@ def test_search_answers_questions_from_prose(site, page):
         "detection": ["dense-prediction", "own-images"],
         "quantise": ["export-to-iphone", "own-images"],
         "quantization": ["export-to-iphone", "own-images"],
-        "attribution": ["attribution"],
     }
     for query, pages in wanted.items():
         found = [place.partition("#")[0] for place in page.evaluate(FOUND, query)]
