@@ -332,7 +332,7 @@ def writing(path: Path, suffix: str, overwrite: bool) -> Iterator[Path]:
 
 
 def replace(new: Path, path: Path) -> None:
-    """Rename a file or folder to a path, in the place of what is there."""
+    """Rename a file or folder to a path, instead of what is there."""
     if path.is_dir():
         shutil.rmtree(path)
     new.replace(path)
