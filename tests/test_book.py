@@ -32,7 +32,12 @@ except ImportError:
     import paperrepro"""
 
 toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
-PAGES = [toc["root"], *(page["file"] for part in toc["parts"] for page in part["chapters"])]
+PAGES = [toc["root"]] + [
+    page["file"]
+    for part in toc["parts"]
+    for chapter in part["chapters"]
+    for page in (chapter, *chapter.get("sections", ()))
+]
 NOTEBOOKS = [page for page in PAGES if (BOOK / f"{page}.ipynb").exists()]
 SOLUTIONS = [page for page in NOTEBOOKS if page.startswith("solutions/")]
 CHAPTERS = [page for page in NOTEBOOKS if page not in (toc["root"], *SOLUTIONS)]
@@ -128,6 +133,82 @@ def test_cost_card_states_what_was_measured(name):
         assert card[quantity] == costs[name][quantity]
 
 
+TERM = re.compile(r"\{term\}`[^`]*`")
+NOT_PROSE = re.compile(
+    r"^(?:```|~~~).*?^(?:```|~~~)|^#.*?$|^:.*?:.*?$"  # fences, headings, options
+    r"|\$\$.*?\$\$|\$[^$\n]*\$"
+    r"|\{(?!term)[a-z:]+\}`[^`]*`|(?<!\})`[^`]*`|\[[^]]*\]\([^)]*\)|<[^>`]*>(?!`)|\([\w-]+\)=",
+    re.M | re.S,
+)
+EVERYDAY = {"jump", "k"}  # also words of everyday English, or letters
+
+
+def glossary_terms():
+    text = (BOOK / "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^(\w[^\n]*)\n  \S", text.split("{glossary}")[1], re.M)
+    assert len(terms) > 50
+    return [term for term in terms if "," not in term and term not in EVERYDAY]
+
+
+def pattern_of(term):
+    flags = re.I if term.islower() else 0
+    return re.compile(
+        rf"(?<![\w-]){re.escape(term)}(?:s|es)?(?![\w-])".replace(r"\ ", r"\s+"), flags
+    )
+
+
+def blanked(text):
+    """The text with spaces where it is no prose, so that places stay the same."""
+    return NOT_PROSE.sub(lambda found: " " * len(found[0]), text)
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_term_of_the_glossary_is_linked_at_its_first_use(name):
+    prose = [blanked(cell.source) for cell in read(name).cells if cell.cell_type == "markdown"]
+    text = "\n".join(prose)
+    linked = [(found.start(), found.end()) for found in TERM.finditer(text)]
+    for term in glossary_terms():
+        first = pattern_of(term).search(text)
+        if first:
+            line = text[max(0, first.start() - 30) : first.end() + 30]
+            assert any(a <= first.start() < b for a, b in linked), f"{term}: ...{line}..."
+
+
+def execute_module():
+    spec = importlib.util.spec_from_file_location("execute", BOOK / "execute.py")
+    execute = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(execute)
+    return execute
+
+
+@pytest.mark.parametrize(
+    ("outputs", "marked"),
+    [
+        (["top1 0.53"] * 3, True),
+        (["top1 0.53", "top1 0.53", "top1 0.54"], False),
+        (["trained in 3 s"] * 3, False),
+        (['<img src="data:,">'] * 3, False),
+        ([""] * 3, False),
+    ],
+)
+def test_cells_that_print_the_same_each_time_are_marked(outputs, marked):
+    new = nbformat.v4
+    made = [
+        new.new_notebook(
+            cells=[
+                new.new_code_cell(
+                    outputs=[new.new_output("stream", text=text)],
+                    metadata={"tags": ["kept", "nbval-check-output"]},
+                )
+            ]
+        )
+        for text in outputs
+    ]
+    execute_module().mark_stable(made[0], made[1:])
+    tags = made[0].cells[0].metadata["tags"]
+    assert tags == ["kept", "nbval-check-output"][: 1 + marked]
+
+
 CARD_ROW = {"peak_memory_gb": "1.0", "cpu_seconds": "40", "reference_seconds": "0.2"}
 
 
@@ -142,9 +223,7 @@ CARD_ROW = {"peak_memory_gb": "1.0", "cpu_seconds": "40", "reference_seconds": "
     ],
 )
 def test_a_notebook_that_costs_half_as_much_again_is_found(memory, cpu, reference, found):
-    spec = importlib.util.spec_from_file_location("execute", BOOK / "execute.py")
-    execute = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(execute)
+    execute = execute_module()
     assert (execute.excess(memory, cpu, reference, CARD_ROW) or "").startswith(found or "")
     assert bool(found) == bool(execute.excess(memory, cpu, reference, CARD_ROW))
 
@@ -254,6 +333,17 @@ def test_page_describes_itself(pages, site, name):
 def test_descriptions_differ(pages, site):
     found = [pages[site / f"{name}.html"].meta.get("description") for name in PAGES]
     assert len(set(found)) == len(PAGES)
+
+
+def test_the_pdf_links_within_itself(site, monkeypatch):
+    spec = importlib.util.spec_from_file_location("pdf", BOOK / "pdf.py")
+    pdf = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pdf)
+    monkeypatch.setattr(pdf, "SITE", site)
+    assert [page for _, found in pdf.contents() for page in found] == PAGES
+    text = pdf.article("solutions/fasternet", set(PAGES))
+    assert 'href="#fasternet"' in text and 'id="solutions/fasternet:' in text
+    assert "<script" not in text and ".html" not in text.replace("https://", "")
 
 
 def test_sitemap_lists_every_page(site):
