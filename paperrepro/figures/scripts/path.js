@@ -7,13 +7,16 @@ figure("path", (figure, { draw, slider, path }) => {
   const y = value => 316 - (value - low) / (high - low) * 106;
   let at = last;
 
-  const squares = (all, left, fill) => {
-    const group = draw(all, "g", { transform: `translate(${left} 24) scale(${cell})` });
+  // One path for all blocks that look alike, in units of a block.
+  const squares = (all, left, look) => {
+    const group = draw(all, "g", { transform: `translate(${left} 24) scale(${cell})` }), alike = {};
     for (let i = 0; i < side * side; i++) {
-      const how = fill(i);
-      if (how) draw(group, "rect", { x: i % side, y: Math.floor(i / side), width: 1.04, height: 1.04,
-        ...how });
+      const how = look(i);
+      if (how) (alike[JSON.stringify(how)] ??= []).push(
+        `M${i % side} ${Math.floor(i / side)}h1.02v1.02h-1.02z`);
     }
+    for (const [how, cells] of Object.entries(alike))
+      draw(group, "path", { d: cells.join(""), ...JSON.parse(how) });
   };
 
   function render() {
@@ -27,7 +30,7 @@ figure("path", (figure, { draw, slider, path }) => {
     squares(all, 182, i => {
       const part = Math.abs(maps[at][i]) / most;
       return part > 0.04 && { class: maps[at][i] > 0 ? "pr-on-depthwise" : "pr-on-graph",
-        "fill-opacity": +Math.sqrt(part).toFixed(2) };
+        "fill-opacity": Math.ceil(8 * Math.sqrt(part)) / 8 };
     });
     draw(all, "line", { x1: 36, x2: 334, y1: y(0), y2: y(0), class: "pr-line" });
     draw(all, "text", { x: 30, y: y(0) + 4, "text-anchor": "end" }, "0");
