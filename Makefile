@@ -10,7 +10,7 @@ RENDERED = @echo "The book is at file://$(CURDIR)/build/_build/html/index.html"
 CHECK_PYTHON = @$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and \
 	f"Python 3.11, 3.12 or 3.13 is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11")'
 
-.PHONY: help book html notebooks test lint faults lowest swift links constraints release clean
+.PHONY: help book html pdf notebooks test lint faults lowest swift links constraints release clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -25,6 +25,9 @@ html: $(READY)  ## Render the book from the committed outputs, within a minute
 	$(SITE) book
 	$(RENDERED)
 
+pdf: html  ## Print the rendered book into build/paperrepro.pdf, where a chromium is
+	$(BIN)/python book/pdf.py
+
 notebooks: $(READY)  ## Run every chapter and save its outputs and costs in place
 	$(BIN)/python book/execute.py --save
 
@@ -33,10 +36,11 @@ test: lint  ## Check style and types, run the tests, then every notebook against
 	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/pytest -n 2 --dist loadscope \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=600 book
 
-lint: $(READY)  ## Check style and types only
+lint: $(READY)  ## Check style, types and the recurring faults of English only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/prose.py
 
 faults: $(READY)  ## Provoke faults at random, by the thousand: modules, files, packages, commands
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults

@@ -211,6 +211,6 @@ def stored_complexity(name: str) -> Complexity:
 
 
 def complexity_table() -> pd.DataFrame:
-    """`complexity` of the papers' networks, counted anew: a row per network."""
+    """`complexity` of the papers' networks, counted again: a row per network."""
     names = tqdm(list_models(), desc="Counting", leave=False, disable=None)
     return pd.DataFrame([{"name": name} | asdict(complexity(name)) for name in names])

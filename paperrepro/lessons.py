@@ -20,7 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .files import data_folder
+from .models import IMAGENET
 from .models.layers import LayerScale
+from .reparam import reparameterize
+from .weights import load_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,6 +107,35 @@ def distant_cue(
     labels = torch.full((count, side, side), IGNORED)
     labels.scatter_(2, white[..., None], classes[..., None])
     return images.permute(0, 3, 1, 2).contiguous(), labels
+
+
+def photographs(size: int) -> Tensor:
+    """Scikit-learn's two photographs, the left and the right of each, `(4, 3, size, size)`.
+
+    They are normalised by ImageNet's mean and standard deviation, as the stored networks expect.
+    """
+    from sklearn.datasets import load_sample_image
+
+    halves = []
+    for name in ("china.jpg", "flower.jpg"):
+        picture = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1)
+        halves += [picture[:, :, :427], picture[:, :, -427:]]
+    return normalised(F.interpolate(torch.stack(halves).float(), (size, size), mode="area"))
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Images with values from 0 to 255, less ImageNet's mean and over its standard deviation."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in IMAGENET)
+    return (images.float() / 255 - mean) / std
+
+
+def small_network(name: str) -> nn.Module:
+    """A small network that was trained here, as it runs: re-parameterized, in eval mode.
+
+    Args:
+        name: of a file in `data/weights`, such as "cifar10-fasternet" or "shapes-replknet-k3".
+    """
+    return reparameterize(load_model(data_folder("weights") / f"{name}.safetensors"))
 
 
 def train(

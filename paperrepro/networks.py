@@ -1,4 +1,4 @@
-"""Networks by what one calls them: ours, a file of ours, timm's, torchvision's, public ones.
+"""Networks by name or file: ours, a file of ours, timm's, torchvision's, public ones.
 
 `find_network` is the one place that turns a name or a file into a network with its weights and the
 preparation of its images. The public ones stand in for the papers' networks where their weights

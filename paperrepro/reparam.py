@@ -228,7 +228,7 @@ class Folding:
 
     def take_out(self, chain: nn.Sequential, name: str) -> None:
         """Takes a layer out of a chain. Of others' chains an identity stays in its place: the
-        module around one may count its layers, or call one by its name."""
+        module around it may count its layers, or call one by its name."""
         if isinstance(chain, Chain):
             del chain._modules[name]
         else:

@@ -11,6 +11,7 @@ from real import DATA, WEIGHTS, needs_data
 from torch import nn
 from typer.testing import CliRunner
 
+from paperrepro.analysis import attribution
 from paperrepro.analysis.attribution import (
     METHODS,
     area,
@@ -355,3 +356,21 @@ def test_command_refuses(picture, monkeypatch, arguments, code, message):
     result = run(*arguments, "--size", 64)
     assert result.exit_code == code
     assert message in result.stderr
+
+
+# A place that is known
+
+
+def test_localisation_by_hand():
+    values = torch.tensor([[4.0, 3.0], [2.0, 1.0]])
+    mask = torch.tensor([[True, False], [True, False]])
+    assert attribution.localisation(values, mask) == 3 / 4  # 4 beats 3 and 1, 2 beats 1
+    assert attribution.localisation(-values, mask) == 1 / 4
+    assert attribution.localisation(torch.zeros(2, 2), mask) == 0.5
+    assert attribution.localisation(mask.float(), mask) == 1
+
+
+@pytest.mark.parametrize("mask", [torch.zeros(2, 2), torch.ones(2, 2), torch.eye(3)])
+def test_localisation_needs_a_place(mask):
+    with pytest.raises(ValueError, match="as large, and hold some pixels"):
+        attribution.localisation(torch.rand(2, 2), mask.bool())

@@ -32,7 +32,12 @@ except ImportError:
     import paperrepro"""
 
 toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
-PAGES = [toc["root"], *(page["file"] for part in toc["parts"] for page in part["chapters"])]
+PAGES = [toc["root"]] + [
+    page["file"]
+    for part in toc["parts"]
+    for chapter in part["chapters"]
+    for page in (chapter, *chapter.get("sections", ()))
+]
 NOTEBOOKS = [page for page in PAGES if (BOOK / f"{page}.ipynb").exists()]
 SOLUTIONS = [page for page in NOTEBOOKS if page.startswith("solutions/")]
 CHAPTERS = [page for page in NOTEBOOKS if page not in (toc["root"], *SOLUTIONS)]
@@ -254,6 +259,17 @@ def test_page_describes_itself(pages, site, name):
 def test_descriptions_differ(pages, site):
     found = [pages[site / f"{name}.html"].meta.get("description") for name in PAGES]
     assert len(set(found)) == len(PAGES)
+
+
+def test_the_pdf_links_within_itself(site, monkeypatch):
+    spec = importlib.util.spec_from_file_location("pdf", BOOK / "pdf.py")
+    pdf = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pdf)
+    monkeypatch.setattr(pdf, "SITE", site)
+    assert [page for _, found in pdf.contents() for page in found] == PAGES
+    text = pdf.article("solutions/fasternet", set(PAGES))
+    assert 'href="#fasternet"' in text and 'id="solutions/fasternet:' in text
+    assert "<script" not in text and ".html" not in text.replace("https://", "")
 
 
 def test_sitemap_lists_every_page(site):

@@ -6,7 +6,7 @@ from urllib.parse import quote, urlparse
 from urllib.request import url2pathname
 
 import pytest
-import yaml
+from test_book import PAGES, toc
 
 pytest.importorskip("playwright.sync_api")
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402
@@ -18,8 +18,6 @@ SCHEMES = ("light", "dark")
 # Beyond what axe-core calls serious or critical.
 HEADINGS = {"heading-order", "page-has-heading-one", "empty-heading"}
 
-toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
-PAGES = [toc["root"], *(page["file"] for part in toc["parts"] for page in part["chapters"])]
 # The pages of functions are of one make: one long one and one of another kind stand for all.
 LOOKED_AT = [name for name in PAGES if not name.startswith("api/")] + ["api/weights", "api/cli"]
 
@@ -59,6 +57,21 @@ THIN = """() => {
 the thousands of others for minutes."""
 
 
+PLOTS = """() => {
+    const plots = [...document.querySelectorAll(".cell_output .text_html img[width]")];
+    return plots.flatMap((plot) => {
+        const type = 10.4 * plot.clientWidth / plot.getAttribute("width");
+        const frame = getComputedStyle(plot.closest(".text_html")).backgroundColor;
+        return [
+            ...(type < 8.8 ? [`type of ${type.toFixed(1)} points: ${plot.alt}`] : []),
+            ...(frame != "rgba(0, 0, 0, 0)" ? [`a second frame: ${plot.alt}`] : []),
+        ];
+    });
+}"""
+"""Plots whose type of 10 points (10.4 of CSS, at 100 pixels an inch) would be too small to read,
+or that have a frame of the page around their own."""
+
+
 # Contrast takes axe-core most of its time. It depends on the colours, and all else on the width.
 CONTRAST_ONLY = {"runOnly": ["color-contrast"]}
 ALL_BUT_CONTRAST = {"rules": {"color-contrast": {"enabled": False}}}
@@ -94,6 +107,7 @@ def test_page_reads_well_at_every_width(site, page, name):
         beyond = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         if beyond > 0:
             page.faults.append(f"{view}: {beyond} pixels to scroll sideways")
+        page.faults += [f"{view}: {fault}" for fault in page.evaluate(PLOTS)]
         path = SCREENSHOTS / f"{name.replace('/', '-')}-{view}.jpeg"
         page.screenshot(path=path, type="jpeg", quality=60, full_page=view == "phone-light")
     page.evaluate(THIN)
@@ -138,9 +152,40 @@ def test_a_first_visit_is_light(site, page):
     assert sum(path.stat().st_size for path in local) <= 1.5e6
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if not name.startswith("solutions/")])
-def test_search_finds_the_page_by_its_title(site, page, name):
-    page.goto((site / f"{name}.html").as_uri())
-    title = page.locator("h1").first.inner_text().removesuffix("#")
-    page.goto((site / "search.html").as_uri() + f"?q={quote(title)}")
-    page.wait_for_selector(f'#search-results a[href^="{name}.html"]', timeout=5000)
+FOUND = """async (query) => {
+    const [, ...terms] = Search._parseQuery(query);
+    const found = Search._performSearch(query, ...terms).reverse();
+    return found.map(([page, , anchor]) => page + anchor);
+}"""
+
+
+def test_search_answers_questions_from_prose(site, page):
+    page.goto((site / "search.html").as_uri())
+    wanted = {
+        "finetune": ["own-images"],
+        "fine-tune": ["own-images"],
+        "my own images": ["own-images"],
+        "detection": ["dense-prediction", "own-images"],
+        "quantise": ["export-to-iphone", "own-images"],
+        "quantization": ["export-to-iphone", "own-images"],
+    }
+    for query, pages in wanted.items():
+        found = [place.partition("#")[0] for place in page.evaluate(FOUND, query)]
+        assert set(dict.fromkeys(found[: len(pages)])) == set(pages), (query, found[:6])
+    assert not page.evaluate(FOUND, "ImportError"), "the cell of the set-up was searched"
+
+
+def test_search_finds_each_page_by_its_title(site, page):
+    page.goto((site / "search.html").as_uri())
+    index = page.evaluate("({names: Search._index.docnames, titles: Search._index.titles})")
+    titles = dict(zip(index["names"], index["titles"], strict=True))
+    assert titles.keys() == set(PAGES)
+    found = {name: page.evaluate(FOUND, title) for name, title in titles.items()}
+    lost = {name for name in PAGES if name not in found[name][:3]}
+    assert not lost
+
+
+def test_search_lists_what_it_finds(site, page):
+    page.goto((site / "search.html").as_uri() + f"?q={quote('partial convolution')}")
+    page.wait_for_selector('#search-results a[href^="fasternet.html"]', timeout=5000)
+    assert not page.faults

@@ -481,6 +481,27 @@ def test_a_real_deep_network_sees_further_than_a_shallow_one():
     assert area_ratios(near)[0.5] < 0.5 * area_ratios(far)[0.5]
 
 
+# A window that follows the field.
+
+
+def test_a_window_around_the_field_of_kernels_with_even_sides():
+    """A 4x4 kernel of stride 4: position 4 of 8 sees pixels 16 to 19, whose middle is 18."""
+    conv = nn.Conv2d(3, 2, 4, stride=4, bias=False)
+    nn.init.constant_(conv.weight, 0.5)
+    net = nn.Sequential(conv)
+    seen = erf.centred_map(net, torch.rand(2, 3, 32, 32), 24, stage="0")
+    assert seen.shape == (24, 24)
+    assert seen.nonzero().unique().tolist() == [10, 11, 12, 13]
+    plain = contribution_map(net, torch.rand(1, 3, 32, 32), stage="0")
+    assert plain.nonzero().unique().tolist() == [16, 17, 18, 19]
+
+
+def test_a_window_that_does_not_fit_names_the_size_that_would():
+    net = nn.Sequential(nn.Conv2d(3, 2, 4, stride=4))
+    with pytest.raises(ValueError, match=r"pixel 18 of 32.*36 pixels or more"):
+        erf.centred_map(net, torch.rand(1, 3, 32, 32), 32, stage="0")
+
+
 # Taps that no training used.
 
 

@@ -40,6 +40,7 @@ def test_the_file_is_the_network(write):
     report = write(model, labels=LABELS)
     assert 0 < report.error < 1e-5
     assert report.format in ("onnx, opset 18", "executorch, 1 delegate")
+    assert report.golden.stat().st_mode == report.path.stat().st_mode, "as readable as the file"
     golden = safetensors.torch.load_file(report.golden)
     batch = torch.cat([golden["image"], images(2)])
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """Figures that move: in a browser, by mouse, finger and keys, with the numbers of the networks."""
 
+import io
 import re
 from collections import Counter
 from html import unescape
@@ -7,6 +8,7 @@ from html import unescape
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageChops
 from scipy import stats
 from torch import nn
 from torchvision.transforms import v2
@@ -72,6 +74,10 @@ def numbers(text: str) -> list[float]:
     return [float(number) for number in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?", text)]
 
 
+def shot(place) -> Image.Image:
+    return Image.open(io.BytesIO(place.screenshot())).convert("RGB")
+
+
 def slide(page, label, steps):
     """Moves a slider by the arrow keys, as who has no mouse does."""
     field = page.get_by_label(label, exact=True)
@@ -93,6 +99,8 @@ def test_the_still_picture_is_what_the_script_draws_first(opened, name):
         assert live.locator(f"{svg} {part}").count() == still.locator(f"{svg} {part}").count()
     drawn = re.findall(r"<text[^>]*>([^<]*)<", figures.html(name))
     assert [unescape(text) for text in drawn] == live.evaluate(TEXTS)
+    drawn_twice = [shot(page.locator(svg)) for page in (live, still)]
+    assert max(most for _, most in ImageChops.difference(*drawn_twice).getextrema()) <= 16
     assert still.locator(".pr-controls > *").count() == 0
     assert said(still) == FIGURES[name].alt() == still.locator("svg desc").text_content()
     words = " ".join([said(live), *live.evaluate(TEXTS), live.locator(".pr-controls").inner_text()])

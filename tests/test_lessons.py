@@ -41,6 +41,22 @@ def test_the_cue_stands_at_its_distance_and_tells_the_class():
     assert (images.sum(1) > 0).sum() == 2 * 20 * 12
 
 
+def test_photographs_are_prepared_as_the_stored_networks_expect():
+    pictures = lessons.photographs(32)
+    assert pictures.shape == (4, 3, 32, 32)
+    assert torch.allclose(
+        lessons.normalised(torch.full((3, 1, 1), 255.0)).flatten()[0],
+        torch.tensor((1 - 0.485) / 0.229),
+    )
+    assert pictures.abs().max() < 3
+
+
+def test_a_small_network_is_opened_as_it_runs():
+    net = lessons.small_network("shapes-replknet-k3")
+    assert not net.training and net.num_classes == 16
+    assert not [part for part in net.modules() if isinstance(part, LargeKernel)]
+
+
 @pytest.mark.parametrize("distances", [(), (0,), (12,)])
 def test_a_distance_that_has_no_place_is_named(distances):
     with pytest.raises(ValueError, match="1 to 11"):

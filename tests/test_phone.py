@@ -101,7 +101,7 @@ def test_the_command_names_a_missing_file():
 def test_importing_export_needs_no_extra():
     """Who installs the extra `export` has no matplotlib: a top-level import of it stopped all."""
     installed = {*sys.stdlib_module_names, "annotated_types", "paperrepro"}
-    installed |= set("numpy pandas pydantic safetensors torch torchvision tqdm typer".split())
+    installed |= set("numpy pandas PIL pydantic safetensors torch torchvision tqdm typer".split())
     for path in Path(export.__file__).parent.glob("*.py"):
         if path.stem in ("picture", "coreai"):  # imported where they are called
             continue

@@ -12,10 +12,19 @@ import typer
 from readme_lines import QUICK, README, parts, quick
 
 from paperrepro.cli import app
+from paperrepro.training.recipe import find_recipe, override
 
 PARTS = parts(README.read_text(encoding="utf-8"))
 LINES = [line for _, lines in PARTS for line in lines]
 COMMANDS = [re.sub(r"^torchrun .* -m paperrepro(\.cli)? ", "paperrepro ", line) for line in LINES]
+# The commands that the book's pages give, too.
+PAGES = (README.parent / "book").glob("*.md")
+BLOCKS = [
+    line.replace("\\\n", " ")
+    for page in sorted(PAGES)
+    for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    for line in re.findall(r"^paperrepro (?:.*\\\n)*.*", block, re.M)
+]
 PROJECT = tomllib.loads((README.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -33,6 +42,14 @@ def test_readme_has_parts_with_lines():
     assert PARTS[0][0] == "", "the first installation is the plain one"
     assert all(lines for _, lines in PARTS)
     assert len(LINES) >= 10
+
+
+@pytest.mark.parametrize("line", BLOCKS)
+def test_pages_lines_parse(line):
+    context = parse(line)
+    if context.info_name == "train":
+        given = context.params
+        override(find_recipe(given["name"], given["recipe"]), given["settings"] or ())
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -383,6 +383,30 @@ def test_loading_is_measured_on_the_stored_stimuli(tmp_path):
     assert torch.equal(copies[3][0], stored[3][0])
 
 
+# Errors on the same images
+
+
+def test_error_consistency_by_hand():
+    """60 and 50 % right: by chance they agree on 0.3 + 0.2 of ten images, here on seven."""
+    one = np.array([1, 1, 1, 1, 1, 1, 0, 0, 0, 0])
+    two = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 1])
+    assert shape_bias.error_consistency(one, two) == pytest.approx((0.7 - 0.5) / 0.5)
+    assert shape_bias.error_consistency(one, one) == 1
+    assert shape_bias.error_consistency(two, 1 - two) == -1
+    assert np.isnan(shape_bias.error_consistency([True, True], [True, True]))
+
+
+def test_independent_errors_have_none():
+    right = np.random.default_rng(0).random((2, 100_000)) < [[0.7], [0.4]]
+    assert abs(shape_bias.error_consistency(*right)) < 0.01
+
+
+@pytest.mark.parametrize("answers", [([], []), ([True], [True, False])])
+def test_error_consistency_needs_the_same_images(answers):
+    with pytest.raises(ValueError, match="same images"):
+        shape_bias.error_consistency(*answers)
+
+
 # Figure and command
 
 

@@ -61,6 +61,7 @@ SITES = {
         {
             "reference/generated/numpy.@.html#numpy.@": "numpy.ndarray",
             "reference/generated/numpy.ndarray.html#numpy.ndarray": "Array",
+            "reference/typing.html#numpy.typing.@": "numpy.typing.ArrayLike ArrayLike",
         },
     ),
     "matplotlib": (

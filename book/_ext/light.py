@@ -28,6 +28,11 @@ POLICY = (
     f"img-src {HERE} data:; font-src {HERE} data:; worker-src {HERE} blob:; object-src 'none'; "
     "base-uri 'none'; form-action 'self' file:"
 )
+# The sidebar's folding parts have no name for those who hear the page.
+FOLD = '<summary><span class="toctree-toggle"'
+NAMED_FOLD = FOLD.replace(
+    "<summary>", '<summary aria-label="The pages below">'
+)
 META = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}" />'
 
 
@@ -42,7 +47,7 @@ def light(page, path, root):
     """A page with its scripts and style sheets joined; one that was joined before stays."""
     if META not in page:
         page = page.replace("<head>", f"<head>\n    {META}", 1)
-    page = PRELOAD.sub("", page)
+    page = PRELOAD.sub("", page).replace(FOLD, NAMED_FOLD)
     page = join(
         page, STYLE, path, root, '<link rel="stylesheet" href="{}" />\n'
     )

@@ -297,6 +297,32 @@ def area(probabilities: Tensor) -> float:
     return float(torch.trapezoid(probabilities.double()) / (len(probabilities) - 1))
 
 
+def localisation(attribution_map: Tensor, mask: Tensor) -> float:
+    """How well a map finds a place that is known: the area under the ROC curve of its pixels.
+
+    The probability that a pixel inside the mask has a larger value than one outside it, equal
+    values counting half: 1 where all of the mask comes first, 0.5 by chance. Only the order of the
+    pixels counts, so that maps of different units can be compared.
+
+    Args:
+        attribution_map: `(H, W)`.
+        mask: bool `(H, W)`, the truth.
+
+    Raises:
+        ValueError: another shape, or a mask of no pixel or of all.
+    """
+    if mask.shape != attribution_map.shape or not 0 < mask.sum() < mask.numel():
+        raise ValueError(
+            f"a mask of {int(mask.sum())} pixels in {tuple(mask.shape)} for a map of "
+            f"{tuple(attribution_map.shape)}: it must be as large, and hold some pixels, not all"
+        )
+    outside = attribution_map[~mask].sort().values
+    inside = attribution_map[mask].contiguous()
+    below = torch.searchsorted(outside, inside)
+    not_above = torch.searchsorted(outside, inside, right=True)
+    return float((below + not_above).double().mean() / 2 / len(outside))
+
+
 def draw(picture: Image.Image | np.ndarray, maps: Mapping[str, Tensor]) -> "Figure":
     """A picture and beside it its maps by the title to show; needs matplotlib.
 

@@ -33,6 +33,7 @@ from ..models import Backbone
 from ..reparam import reparameterize
 from .images import load_images
 from .input_gradients import for_input_only
+from .receptive_field import receptive_field
 from .stages import held_still, stage_map
 
 if TYPE_CHECKING:
@@ -127,6 +128,40 @@ def combine(
         )
     total = torch.stack([values for values, good in zip(maps, finite, strict=True) if good])
     return (total.sum(0) if rule == "paper" else total.mean(0)), skipped
+
+
+def centred_map(
+    model: nn.Module, images: Tensor, size: int, *, stage: str, rule: str = "released"
+) -> Tensor:
+    """The contributions in a window around what the central position can see.
+
+    The position in the middle of a map does not always see the middle of the image: FasterNet's
+    kernels of even sides shift its field by half a jump. The window follows the field, so that
+    shares and ratios measure the field's width and not its place.
+
+    Args:
+        images: `(N, 3, H, W)`, square, larger than the window by a jump of the stage at least.
+        size: the side of the window, even.
+        stage: the name of a layer, as `paperrepro.analysis.receptive_field` takes it.
+        rule: see `contribution_map`.
+
+    Returns:
+        S, `(size, size)`; its pixel `size // 2` is the middle of the field, or half a pixel off.
+
+    Raises:
+        ValueError: as `contribution_map`; or the images are too small for the window.
+    """
+    side = images.shape[-1]
+    field = receptive_field(model, stage, side).rows
+    middle = field.start + (field.side // 2) * field.jump + field.size // 2
+    first = middle - size // 2
+    if first < 0 or first + size > side:
+        raise ValueError(
+            f"the field's middle is at pixel {middle} of {side}: a window of {size} around it does "
+            f"not fit; use images of {size + 2 * abs(side // 2 - middle)} pixels or more"
+        )
+    inside = slice(first, first + size)
+    return contribution_map(model, images, stage=stage, rule=rule)[inside, inside]
 
 
 def measure(

@@ -16,7 +16,7 @@ A network is asked by `from_network`, with `Stimuli`, the public images in a fol
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import cycle
@@ -114,6 +114,35 @@ def interval(
     outside = 50 * (1 - level)
     low, high = np.percentile(for_shape[defined] / for_either[defined], (outside, 100 - outside))
     return float(low), float(high)
+
+
+def error_consistency(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """Whether two deciders are right and wrong on the same images: Cohen's kappa.
+
+    Two deciders agree by chance on c = p q + (1 - p)(1 - q) of the images, p and q the shares that
+    they have right. Of the rest, kappa is the part on which they agree: 1 for the same errors, 0
+    for errors that have nothing to do with each other, below 0 for opposite ones (Geirhos et al.,
+    NeurIPS 2020, Eq. 1).
+
+    Args:
+        first, second: for each image in the same order, whether the answer was right; tensors and
+            arrays will do.
+
+    Returns:
+        kappa; NaN where both are always right or always wrong, for then nothing is left to chance.
+
+    Raises:
+        ValueError: no image, or another number of them.
+    """
+    one, two = np.asarray(first, bool), np.asarray(second, bool)
+    if one.shape != two.shape or not one.size:
+        raise ValueError(
+            f"{one.size} and {two.size} answers: they must be to the same images, one at least"
+        )
+    by_chance = one.mean() * two.mean() + (1 - one.mean()) * (1 - two.mean())
+    if by_chance == 1:
+        return float("nan")
+    return float(((one == two).mean() - by_chance) / (1 - by_chance))
 
 
 def tally(trials: pd.DataFrame) -> ShapeBias:

@@ -60,7 +60,7 @@ def badge(verdict: str) -> str:
 
 
 def number(value: float, kind: str, unit: str = "") -> str:
-    """A value of an outcome as one reads it: +1.8 points, 3.10×, 0.45."""
+    """A value of an outcome for a reader: +1.8 points, 3.10×, 0.45."""
     shown = NUMBER[kind].format(value).replace("-", "−")
     return shown if kind != "difference" else f"{shown} {unit}".strip()
 

@@ -201,7 +201,7 @@ def blocks() -> Iterator[Ratio]:
 
 
 def depthwise() -> Iterator[Ratio]:
-    """RepLKNet's Table 1, PyTorch's own convolution, on a CPU in the place of a GPU."""
+    """RepLKNet's Table 1, PyTorch's own convolution, on a CPU instead of a GPU."""
     table = load_result("depthwise").table
     where = "PyTorch's convolution on a CPU; the paper's GPU"
     for side in (16, 32, 64):

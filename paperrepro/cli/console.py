@@ -1,4 +1,4 @@
-"""What every command shares: its options, how a table is written, how a mistake is told."""
+"""What every command shares: its options, how a table is written, how a mistake is reported."""
 
 import io
 import json

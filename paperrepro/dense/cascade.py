@@ -29,7 +29,7 @@ Result = tuple[list[dict[str, Tensor]], dict[str, Tensor]]
 
 
 class CascadeRoIHeads(nn.Module):
-    """The heads in a row, in the place of torchvision's one.
+    """The heads in a row, instead of torchvision's one.
 
     Args:
         stages: with a mask head each, and the overlap that makes a box right.
@@ -155,7 +155,7 @@ def refine(
 
 
 def cascade_mask_rcnn(pyramid: Pyramid, num_classes: int, **options: Any) -> MaskRCNN:
-    """torchvision's Mask R-CNN with a cascade of three in the place of its RoI heads.
+    """torchvision's Mask R-CNN with a cascade of three instead of its RoI heads.
 
     Each box head has four 3x3 convolutions with BatchNorm and one fully connected layer.
 

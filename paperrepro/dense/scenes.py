@@ -1,4 +1,4 @@
-"""Pictures of the project's own shapes, in which the class of a shape is told by a cue far away.
+"""Pictures of the project's own shapes, in which a cue far away decides the class of a shape.
 
 Every picture has four rows. In each lies a shape, and at some distance to its left or right a small
 coloured square, the cue. All pixels of the shape belong to the class that the cue's colour tells;

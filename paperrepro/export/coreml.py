@@ -92,7 +92,7 @@ COMPRESSIONS: dict[str, tuple[tuple[str, str, str], dict[str, object]]] = {
 
 @dataclass(frozen=True)
 class Settings(Preparation):
-    """How a package was made; it stands in its metadata.
+    """How a package was made, from its metadata.
 
     Attributes:
         image: whether the input is an image, or else a tensor of 0 to 1.

@@ -283,11 +283,8 @@ def save_golden(path: Path, made: Ready, labels: Sequence[str] | None) -> None:
     """Writes an image with PyTorch's outputs, the preparation and the labels in its metadata."""
     facts = {"preparation": vars(made.preparation), "labels": list(labels or ())}
     tensors = {"image": made.image, **made.outputs}
-    safetensors.torch.save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()},
-        path,
-        {"paperrepro": json.dumps(facts)},
-    )
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    path.write_bytes(safetensors.torch.save(contiguous, {"paperrepro": json.dumps(facts)}))
 
 
 def golden_path(path: Path) -> Path:
@@ -335,7 +332,7 @@ def writing(path: Path, suffix: str, overwrite: bool) -> Iterator[Path]:
 
 
 def replace(new: Path, path: Path) -> None:
-    """Rename a file or folder to a path, in the place of what is there."""
+    """Rename a file or folder to a path, instead of what is there."""
     if path.is_dir():
         shutil.rmtree(path)
     new.replace(path)

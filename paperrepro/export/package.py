@@ -61,7 +61,7 @@ class Type:
 
 @dataclass(frozen=True, eq=False)
 class Literal:
-    """A value that stands in the file: a tensor, a string or a list; and its bytes there."""
+    """A value in the file: a tensor, a string or a list; and its bytes there."""
 
     value: object
     stored_bytes: int

@@ -190,7 +190,7 @@ def check_said(
 
 
 def check_description(program: Program, twin: Program) -> None:
-    """Whether an application is told the same as of the twin."""
+    """Whether an application reads the same description as of the twin."""
     pairs = zip_longest(program.description.split("\n"), twin.description.split("\n"))
     for ours, theirs in pairs:
         if ours != theirs:

@@ -1,4 +1,4 @@
-"""Draws the still pictures anew: `python -m paperrepro.figures`, with chromium and playwright.
+"""Draws the still pictures again: `python -m paperrepro.figures`, with chromium and playwright.
 
 In a checkout it also writes the one that the README shows.
 """

@@ -87,7 +87,7 @@ FIGURES = {
         "What more seeds make visible",
         "Add seeds: the intervals shrink, and with them the grey band, within which no difference "
         "is visible. Small dots are single seeds, diamonds are the paper's differences "
-        "(FasterNet, Table 5); the intervals are those of paperrepro outcomes.",
+        "(FasterNet, Table 5). With two or three seeds the width itself is chance.",
         measured.interval,
         measured.say_interval,
         330,

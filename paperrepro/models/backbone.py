@@ -208,7 +208,7 @@ class Backbone(nn.Module):
         return getattr(self.head, self.classifier_name, None) or nn.Identity()
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Puts a freshly initialised classifier in the place of this one; none for 0 classes."""
+        """Puts a freshly initialised classifier instead of this one; none for 0 classes."""
         if num_classes < 0:
             raise ValueError(
                 f"num_classes is {num_classes}; give 1 or more, or 0 for no classifier"
@@ -280,7 +280,7 @@ class FeatureExtractor(nn.Module):
 
 
 def classifier_like(layer: nn.Module) -> tuple[Callable[[int], nn.Module], int]:
-    """What makes a classifier of as many classes as one likes, and the features it takes."""
+    """What makes a classifier of any number of classes, and the features it takes."""
     if isinstance(layer, nn.Linear):
         return partial(nn.Linear, layer.in_features), layer.in_features
     if isinstance(layer, TwoHeads):

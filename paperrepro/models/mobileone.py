@@ -186,7 +186,7 @@ def k(model: Backbone) -> str:
 
 
 def se_blocks(model: Backbone) -> str:
-    """Squeeze-and-excitation stands in both halves of a block."""
+    """Squeeze-and-excitation is in both halves of a block."""
     layers = (describe.modules_of(stage, SqueezeExcitation) for stage in model.stages)
     return describe.commas(len(stage) // 2 for stage in layers)
 

@@ -29,7 +29,7 @@ class MissingFactError(ValueError):
 
 @dataclass(frozen=True)
 class Paper:
-    """A publication, as one cites it; `arxiv` is its number there."""
+    """A publication, for citing it; `arxiv` is its number there."""
 
     title: str
     authors: str

@@ -56,7 +56,7 @@ torch.fx.wrap("pointwise_conv2d")
 
 
 def is_open(x: Tensor, weight: Tensor) -> bool:
-    """Whether there is another way than PyTorch's."""
+    """Whether there is a way besides PyTorch's."""
     return (
         tuning.mode != "off"
         and x.dtype == weight.dtype == torch.float32

@@ -193,7 +193,7 @@ class Spectral:
 
 
 def multiply(a: Tensor, b: Tensor, *, conjugate: bool = False) -> Tensor:
-    """The product `a b`, or `a conj(b)`, of spectra of the same shape but for the batch.
+    """The product `a b`, or `a conj(b)`, of spectra of the same shape except for the batch.
 
     Along each axis of 2 (the first and the third), and in complex values, cosine and sine multiply
     like `(a0 + i a1) (b0 + i b1)`.

@@ -17,7 +17,7 @@ from .recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """How the computing is done. What is learned stands in the recipe.
+    """How the computing is done. What is learned is in the recipe.
 
     Attributes:
         device: "cpu", "cuda" or "mps"; None for a GPU where there is one.

@@ -205,7 +205,7 @@ class LabelLoss(nn.Module):
 
 
 class Augmented(Prepared):
-    """The training images as pixels, with the augmentation of the epoch that stands in the key."""
+    """The training images as pixels, with the augmentation of the epoch in the key."""
 
     def __init__(self, images: LabelledImages, recipe: Recipe, mirror: bool) -> None:
         super().__init__(images, transform_for_training(recipe, 0, mirror, True), recipe.seed)

@@ -466,7 +466,7 @@ class Trainer:
                 task.save(self.kept, self.log.run / BEST)
 
     def told(self, batch: Any) -> Any:
-        """A batch of the validation, after what could not be read of it is told."""
+        """A batch of the validation, after what could not be read of it is reported."""
         new = set(self.task.inspect(batch)) - self.unreadable
         for name in sorted(new):
             say(f"unreadable image, left out of the validation: {name}")

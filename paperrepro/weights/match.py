@@ -95,7 +95,7 @@ def match(
 
 
 def check_values(own: Tensor, value: Tensor, name: str) -> None:
-    """Refuses integers in the place of floating numbers, and variances below 0."""
+    """Refuses integers instead of floating numbers, and variances below 0."""
     if value.is_floating_point() != own.is_floating_point():
         raise WeightsError(f"{name} holds {value.dtype} numbers, and the network's are {own.dtype}")
     if name.endswith("running_var") and bool((value < 0).any()):
