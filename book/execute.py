@@ -2,7 +2,9 @@
 
 By default a fresh copy of the book is executed in build/book, two notebooks at a time with one
 thread each. With --save the notebooks are executed in place, one at a time with two threads, so
-that the costs and timings that are kept were measured undisturbed.
+that the costs and timings that are kept were measured undisturbed. With --check they are executed
+twice more, in a copy, with one thread and with two: the cells that print the same as what is saved
+get the tag by which nbval compares their outputs from then on, and the others lose it.
 """
 
 import argparse
@@ -36,6 +38,8 @@ COPY = BOOK.parent / "build" / "book"
 COSTS = BOOK.parent / "data" / "results" / "chapter_costs.csv"
 COST = ("seconds", "peak_memory_gb", "cpu_seconds")
 MARGIN = {"cpu_seconds": 5, "peak_memory_gb": 0.1}
+CHECKED = "nbval-check-output"
+TIMED = re.compile(r"\d (?:µs|ms|s|seconds?|minutes?)\b")
 CARD = re.compile(
     r"^\d+ s on two CPU cores · \d+\.\d GB of memory", re.MULTILINE
 )
@@ -174,6 +178,44 @@ def tidy(notebook):
             cell.metadata.pop(key, None)
 
 
+def printed(cell):
+    """What a cell prints, as text and tables; None where that is nothing, a picture or a time."""
+    parts = []
+    for output in cell.outputs:
+        data = output.get("data", {})
+        part = (
+            output.get("text")
+            or data.get("text/html")
+            or data.get("text/plain", "")
+        )
+        if any(mark in part for mark in ("<img", "<svg", "<script")):
+            return None
+        parts.append(part)
+    text = "".join(parts).strip()
+    return None if TIMED.search(text) else text or None
+
+
+def mark_stable(notebook, others):
+    """Tags the cells that print the same in all executions; returns how many, and of how many."""
+    stable = total = 0
+    for cell, *again in zip(
+        *(one.cells for one in (notebook, *others)), strict=True
+    ):
+        if cell.cell_type != "code":
+            continue
+        text = printed(cell)
+        same = bool(text) and all(printed(one) == text for one in again)
+        total += bool(text)
+        stable += same
+        tags = [
+            tag for tag in cell.metadata.get("tags", []) if tag != CHECKED
+        ]
+        cell.metadata["tags"] = tags + [CHECKED] * same
+        if not cell.metadata["tags"]:
+            del cell.metadata["tags"]
+    return stable, total
+
+
 def write_card(notebook, cost):
     card = f"{cost['seconds']} s on two CPU cores · {cost['peak_memory_gb']} GB of memory"
     first = notebook.cells[0]
@@ -235,6 +277,25 @@ async def execute_all(paths, workers):
         return await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def run(paths, threads, workers):
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "PYTHONHASHSEED": "0"}
+    return asyncio.run(execute_all(paths, workers))
+
+
+def check(saved, copies):
+    """Tags the stable cells of the saved notebooks."""
+    runs = [run(copies, threads, workers=2) for threads in (1, 2)]
+    for path, *again in zip(saved, *runs, strict=True):
+        if broken := [
+            one for one in again if isinstance(one, BaseException)
+        ]:
+            sys.exit(f"\n{broken[0]}")
+        notebook = nbformat.read(path, as_version=4)
+        stable, total = mark_stable(notebook, [one for one, _ in again])
+        print(f"{name_of(path)}: {stable} of {total} cells are stable")
+        nbformat.write(notebook, path)
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -249,6 +310,11 @@ def main():
     parser.add_argument(
         "--save", action="store_true", help="in place, with costs recorded"
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="tag the cells that print the same in one thread and in two",
+    )
     args = parser.parse_args()
 
     known = {name_of(path): path for path in notebooks(BOOK)}
@@ -257,6 +323,7 @@ def main():
             f"no notebook {', '.join(sorted(unknown))}; there are: {', '.join(known)}"
         )
     paths = [known[name] for name in args.names or known]
+    saved = paths
     if not args.save:
         shutil.rmtree(COPY, ignore_errors=True)
         shutil.copytree(
@@ -266,11 +333,12 @@ def main():
         )
         paths = [COPY / path.relative_to(BOOK) for path in paths]
 
-    os.environ |= {
-        "OMP_NUM_THREADS": "2" if args.save else "1",
-        "PYTHONHASHSEED": "0",
-    }
-    results = asyncio.run(execute_all(paths, workers=1 if args.save else 2))
+    if args.check:
+        check(saved, paths)
+        return
+    results = run(
+        paths, threads=2 if args.save else 1, workers=1 if args.save else 2
+    )
 
     failures, costs = [], {}
     for name, path, result in zip(

@@ -133,6 +133,82 @@ def test_cost_card_states_what_was_measured(name):
         assert card[quantity] == costs[name][quantity]
 
 
+TERM = re.compile(r"\{term\}`[^`]*`")
+NOT_PROSE = re.compile(
+    r"^(?:```|~~~).*?^(?:```|~~~)|^#.*?$|^:.*?:.*?$"  # fences, headings, options
+    r"|\$\$.*?\$\$|\$[^$\n]*\$"
+    r"|\{(?!term)[a-z:]+\}`[^`]*`|(?<!\})`[^`]*`|\[[^]]*\]\([^)]*\)|<[^>`]*>(?!`)|\([\w-]+\)=",
+    re.M | re.S,
+)
+EVERYDAY = {"jump", "k"}  # also words of everyday English, or letters
+
+
+def glossary_terms():
+    text = (BOOK / "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^(\w[^\n]*)\n  \S", text.split("{glossary}")[1], re.M)
+    assert len(terms) > 50
+    return [term for term in terms if "," not in term and term not in EVERYDAY]
+
+
+def pattern_of(term):
+    flags = re.I if term.islower() else 0
+    return re.compile(
+        rf"(?<![\w-]){re.escape(term)}(?:s|es)?(?![\w-])".replace(r"\ ", r"\s+"), flags
+    )
+
+
+def blanked(text):
+    """The text with spaces where it is no prose, so that places stay the same."""
+    return NOT_PROSE.sub(lambda found: " " * len(found[0]), text)
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_term_of_the_glossary_is_linked_at_its_first_use(name):
+    prose = [blanked(cell.source) for cell in read(name).cells if cell.cell_type == "markdown"]
+    text = "\n".join(prose)
+    linked = [(found.start(), found.end()) for found in TERM.finditer(text)]
+    for term in glossary_terms():
+        first = pattern_of(term).search(text)
+        if first:
+            line = text[max(0, first.start() - 30) : first.end() + 30]
+            assert any(a <= first.start() < b for a, b in linked), f"{term}: ...{line}..."
+
+
+def execute_module():
+    spec = importlib.util.spec_from_file_location("execute", BOOK / "execute.py")
+    execute = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(execute)
+    return execute
+
+
+@pytest.mark.parametrize(
+    ("outputs", "marked"),
+    [
+        (["top1 0.53"] * 3, True),
+        (["top1 0.53", "top1 0.53", "top1 0.54"], False),
+        (["trained in 3 s"] * 3, False),
+        (['<img src="data:,">'] * 3, False),
+        ([""] * 3, False),
+    ],
+)
+def test_cells_that_print_the_same_each_time_are_marked(outputs, marked):
+    new = nbformat.v4
+    made = [
+        new.new_notebook(
+            cells=[
+                new.new_code_cell(
+                    outputs=[new.new_output("stream", text=text)],
+                    metadata={"tags": ["kept", "nbval-check-output"]},
+                )
+            ]
+        )
+        for text in outputs
+    ]
+    execute_module().mark_stable(made[0], made[1:])
+    tags = made[0].cells[0].metadata["tags"]
+    assert tags == ["kept", "nbval-check-output"][: 1 + marked]
+
+
 CARD_ROW = {"peak_memory_gb": "1.0", "cpu_seconds": "40", "reference_seconds": "0.2"}
 
 
@@ -147,9 +223,7 @@ CARD_ROW = {"peak_memory_gb": "1.0", "cpu_seconds": "40", "reference_seconds": "
     ],
 )
 def test_a_notebook_that_costs_half_as_much_again_is_found(memory, cpu, reference, found):
-    spec = importlib.util.spec_from_file_location("execute", BOOK / "execute.py")
-    execute = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(execute)
+    execute = execute_module()
     assert (execute.excess(memory, cpu, reference, CARD_ROW) or "").startswith(found or "")
     assert bool(found) == bool(execute.excess(memory, cpu, reference, CARD_ROW))
 

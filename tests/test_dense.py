@@ -228,6 +228,8 @@ def test_files_that_are_none(tmp_path):
     model = segmenter("fasternet_t0", "upernet")
     model.auxiliary = None
     save_dense(model, path)
+    (plain := tmp_path / "plain").touch()
+    assert path.stat().st_mode == plain.stat().st_mode, "as readable as any file"
     assert load_dense(path).auxiliary is None
     content = path.read_bytes()
     path.write_bytes(content[:-100])

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import safetensors.torch
 
-from ..files import replacing
+from ..files import write_atomically
 from ..models import Input
 from ..reparam import reparameterize
 from ..weights import WeightsError, read_checkpoint
@@ -45,8 +45,7 @@ def save_dense(model: Any, path: str | os.PathLike) -> None:
         "classes": json.dumps(model.classes),
     }
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
-    with replacing(path) as partial:
-        safetensors.torch.save_file(state, partial, metadata)
+    write_atomically(path, safetensors.torch.save(state, metadata))
 
 
 def load_dense(path: str | os.PathLike) -> Any:
