@@ -5,18 +5,34 @@ import re
 from collections import Counter
 from html import unescape
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageChops
+from scipy import stats
 from torch import nn
+from torchvision.transforms import v2
 
 from paperrepro import figures
+from paperrepro.analysis.attribution import attribute
+from paperrepro.analysis.kernels import large_kernels
+from paperrepro.claims.compare import compare
+from paperrepro.claims.outcomes import load_outcomes
+from paperrepro.datasets import Shapes
+from paperrepro.export.simulate import rounded_weight
 from paperrepro.figures import FIGURES
+from paperrepro.figures.measured import FORMS, RATES
 from paperrepro.figures.numbers import networks_table, one_channel
+from paperrepro.files import data_folder
 from paperrepro.models.fasternet import PConv
 from paperrepro.models.local_global import MaxRelative
 from paperrepro.models.rapidnet import multi_level_dilated_conv
 from paperrepro.reparam import reparameterize
+from paperrepro.results import load_correct, load_result
+from paperrepro.training.optimizers import Average
+from paperrepro.training.recipe import Recipe
+from paperrepro.training.schedules import learning_rate
+from paperrepro.weights import load_model
 
 STRICT = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 
@@ -251,6 +267,169 @@ def test_the_axis_changes_the_order(opened):
     assert f"{spearman:.2f}" in said(page)
     page.locator(".pr-dot").first.focus()
     assert said(page).startswith("mobileone_s0: 71.4 %, 0.79 ms")
+
+
+@pytest.mark.slow
+def test_intervals_are_those_of_so_many_seeds(opened):
+    page = opened("interval")
+    slide(page, "Seeds", 2)
+    correct = {name: answers[:5] for name, answers in load_correct("fasternet-block").items()}
+    top1 = load_result("experiment-fasternet-block").table.query("seed < 5")
+    means = top1.groupby("variant")["top1"].mean()
+    lines = page.locator("[data-from]")
+    for i, label in enumerate(("LayerNorm", "ReLU", "r = 1/2", "r = 1/8")):
+        found = compare(correct, {label: 1, "r = 1/4": -1})
+        low, high = (float(lines.nth(i).get_attribute(f"data-{end}")) for end in ("from", "to"))
+        assert (low + high) / 2 == pytest.approx(means[label] - means["r = 1/4"], abs=0.02)
+        level = 2 * stats.t.cdf((high - low) / 2 / found.error, found.freedom) - 1
+        assert numbers(said(page))[:2] == [5, pytest.approx(100 * level, abs=0.2)]
+    slide(page, "Seeds", 8)  # all that there are: the stored outcomes
+    outcomes = load_outcomes().query("result == 'experiment-fasternet-block'")
+    for name, low, verdict in outcomes[["statement", "low", "verdict"]].itertuples(index=False):
+        told = re.search(re.escape(name.split(" against")[0]) + r" (.*?): ([a-z ]+)\.", said(page))
+        assert numbers(told[1])[1] == pytest.approx(low, abs=0.006) and told[2] == verdict
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("k", "distance", "seen"), [(3, 12, True), (3, 16, False), (13, 52, True)])
+def test_a_pixel_sees_the_cue_that_its_gradient_reaches(opened, k, distance, seen):
+    page = opened("cue")
+    page.get_by_label("Kernels", exact=True).select_option(str(k))
+    slide(page, "Distance of the cue", (distance - 32) // 2)
+    blocks = [nn.Conv1d(1, 1, k, padding=k // 2, bias=False) for _ in range(2)]
+    network = nn.Sequential(nn.Conv1d(1, 1, 4, stride=4, bias=False), *blocks).double()
+    for conv in network:
+        nn.init.ones_(conv.weight)
+    row = torch.zeros(1, 1, 240, dtype=torch.float64, requires_grad=True)
+    network(row)[0, 0, 98 // 4].backward()
+    reached = row.grad[0, 0].nonzero().flatten()
+    field = page.locator("[data-from]")
+    assert int(field.get_attribute("data-from")) == reached[0]
+    assert int(field.get_attribute("data-to")) == reached[-1] + 1
+    cue = slice(98 + distance - 3, 98 + distance + 3)
+    assert bool(row.grad[0, 0, cue].any()) == seen == ("lies inside" in said(page))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["cosine", "step", "poly"])
+def test_rate_and_average_are_the_trainers(opened, kind):
+    page = opened("schedule")
+    page.get_by_label("Schedule", exact=True).select_option(kind)
+    page.get_by_label("Decay of the average", exact=True).select_option("0.999")
+    slide(page, "Epochs", -1)
+    slide(page, "Warm-up", 1)
+    recipe = Recipe(
+        model="mobileone_s0", source="", epochs=20, batch_size=1, optimizer="sgd", lr=1.0,
+        weight_decay=0, warmup_epochs=3, warmup_lr=0, schedule=kind,
+        milestones=(6, 12, 18) if kind == "step" else (),
+    )  # fmt: skip
+    places = [(x, y) for x, y in re.findall(r"[ML]([\d.]+) ([\d.]+)",
+        page.locator(".pr-rate").get_attribute("d"))]  # fmt: skip
+    for i, (_, y) in enumerate(places):
+        assert (140 - float(y)) / 108 == pytest.approx(learning_rate(recipe, i / 10), abs=1e-3)
+    # One weight for each step, 1 from its step on: the average of weight n is the share of the
+    # steps from n on.
+    weights = nn.ParameterList([nn.Parameter(torch.zeros(440, dtype=torch.float64))])
+    average = Average(weights, 0.999)
+    for step in range(440):
+        weights[0].data[step] = 1
+        average.update()
+    since = torch.cat([average.module[0].data, torch.zeros(1)])
+    drawn = page.locator("[data-share]").evaluate_all("bars => bars.map(b => +b.dataset.share)")
+    assert sum(drawn[45:]) == pytest.approx(since[330].item(), abs=1e-4)
+    assert sum(drawn) == pytest.approx(1, abs=1e-3)
+    assert numbers(said(page))[-1] == pytest.approx(100 * (1 - since[1].item()), abs=0.06)
+
+
+@pytest.mark.slow
+def test_waiting_is_the_measured_one_and_grows_without_end(opened):
+    """The stored benchmark drew from the times themselves, the figure from their percentiles."""
+    page = opened("waiting")
+    stored = load_result("deployment").table.query("network == 'mobileone_s0'").set_index("form")
+    forms = FIGURES["waiting"].numbers()["forms"]
+    for form, row in zip(forms, stored.loc[list(FORMS)].itertuples(), strict=True):
+        for load, known in ((0.5, row.p99_at_50), (0.8, row.p99_at_80)):
+            drawn = [slow for _, slow in form["answers"]]
+            rates = RATES[: len(drawn)]
+            found = np.interp(1000 * load / form["ms"], rates, drawn)
+            assert found == pytest.approx(known, rel=0.2)  # between two rates a straight line
+    slide(page, "Requests in a second", 3)
+    median, slow = forms[1]["answers"][RATES.index(100)]
+    assert f"ONNX Runtime {median:.1f} and {slow:.1f} ms" in said(page)
+    assert "PyTorch, eager: too slow" in said(page)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bits", "scales"), [(8, "layer"), (4, "layer"), (3, "channel")])
+def test_weights_are_rounded_as_the_library_rounds(opened, bits, scales):
+    page = opened("rounding")
+    page.get_by_label("Bits", exact=True).select_option(str(bits))
+    page.get_by_label("Scales", exact=True).select_option(scales)
+    slide(page, "Channel", 5)
+    model = reparameterize(load_model(data_folder("weights") / "shapes-mobileone.safetensors"))
+    weight = dict(model.named_parameters())["stages.0.blocks.0.conv.weight"].detach().double()
+    grid = rounded_weight(weight, bits, scales == "channel")
+    drawn = page.locator("[data-grid]").evaluate_all("dots => dots.map(d => +d.dataset.grid)")
+    assert drawn == pytest.approx(grid[4].flatten().tolist(), abs=2e-4)
+    lost = (grid - weight).flatten(1).norm(dim=1) / weight.flatten(1).norm(dim=1)
+    bars = page.locator("[data-share]").evaluate_all("bars => bars.map(b => +b.dataset.share)")
+    assert bars == pytest.approx(lost.tolist(), abs=1e-3)
+    assert f"and channel {lost.argmax() + 1} by" in said(page)
+
+
+@pytest.mark.slow
+def test_the_way_ends_at_the_library_s_attribution(opened):
+    page = opened("path")
+    found = FIGURES["path"].numbers()
+    model = reparameterize(load_model(data_folder("weights") / "shapes-rapidnet.safetensors"))
+    picture, classes, _ = Shapes(24, size=64, seed=2).draw([5])
+    image = v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))(picture / 255)
+    known = attribute(model, image[0], "integrated-gradients", target=int(classes[0]))
+    sums = known.map.reshape(16, 4, 16, 4).sum((1, 3)).flatten()
+    assert found["maps"][-1] == pytest.approx((100 * sums).tolist(), abs=3)
+    logits = model(torch.cat([torch.zeros_like(image), image]))[:, int(classes[0])]
+    rise = (logits[1] - logits[0]).item()
+    assert numbers(said(page)) == [pytest.approx(rise, abs=0.03)] * 2
+    slide(page, "Along the way", -8)
+    half = (model(image / 2)[0, int(classes[0])] - logits[0]).item()
+    assert numbers(said(page)) == [50] + [pytest.approx(half, abs=0.03)] * 2
+    assert page.locator("[data-sum]").count() == 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "form"), [(2, "merged"), (1, "large")])
+def test_a_crop_keeps_what_it_says(opened, stage, form):
+    page = opened("crop")
+    page.get_by_label("Stage", exact=True).select_option(str(stage))
+    page.get_by_label("Kernel", exact=True).select_option(form)
+    slide(page, "Cropped to", -2)  # from 11 x 11 to 7 x 7
+    model = load_model(data_folder("weights") / "shapes-replknet.safetensors")
+    weight = large_kernels(model)[f"stages.{stage}.blocks.0.large_kernel"][form]
+    k = weight.shape[-1]
+    cropped = weight[:, :, k // 2 - 3 : k // 2 + 4, k // 2 - 3 : k // 2 + 4]
+    kept = 100 * (cropped.double().norm() / weight.double().norm()).item() ** 2
+    expected = [stage + 1, k, 7, 7, kept, 100 * 49 / k**2]
+    assert numbers(said(page))[:6] == pytest.approx(expected, abs=0.06)
+    # Which taps a gradient can reach: those that ever lie on the map.
+    side = 16 >> stage
+    conv = nn.Conv2d(1, 1, k, padding=k // 2, bias=False)
+    conv(torch.ones(1, 1, side, side)).sum().backward()
+    met = int(conv.weight.grad[0, 0, k // 2].ne(0).sum())
+    assert numbers(said(page))[6:] == [met, met, side, side]
+
+
+@pytest.mark.slow
+def test_decisions_are_the_published_ones(opened):
+    page = opened("bias")
+    page.get_by_label("Network", exact=True).select_option("torchvision/resnet50")
+    page.get_by_label("Counted", exact=True).select_option("two")
+    table = load_result("shape-bias-public").table
+    drawn = page.locator("[data-share]").evaluate_all("bars => bars.map(b => +b.dataset.share)")
+    for start, source, name in ((0, "caffe_and_humans", "humans"), (2, "torchvision", "resnet50")):
+        rows = table[(table["source"] == source) & (table["name"] == name)]
+        assert drawn[start::4] == pytest.approx(rows["shape_bias"].tolist(), abs=1e-3)
+    told = numbers(said(page).partition(":")[2])[:3]
+    assert told == rows[["n_shape", "n_texture", "n_neither"]].iloc[0].tolist()
 
 
 def test_a_wrong_name_names_the_right_ones():

@@ -38,11 +38,11 @@ LAYERS = {
     "claims": 6,
     "networks": 6,
     "export": 7,
-    "figures": 7,
     "lessons": 7,
     "training": 7,
     "benchmark": 8,
-    "cli": 9,
+    "figures": 9,
+    "cli": 10,
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from IPython.display import display
 
 from ..drawing.style import DARK_PAGES, LIGHT_PAGES, css, variables
-from .numbers import FIGURES, Moving
+from .catalogue import FIGURES, Moving
 
 __all__ = ["FIGURES", "Moving", "html", "show", "standalone"]
 
@@ -82,8 +82,7 @@ def show(name: str) -> None:
     """Displays the figure of that name in a notebook; its words where HTML is not shown.
 
     Args:
-        name: a key of `FIGURES`: "reparameterization", "pconv", "kernel", "graph", "dilation" or
-            "speed".
+        name: a key of `FIGURES`, which says what each shows.
 
     Raises:
         ValueError: there is none of that name.

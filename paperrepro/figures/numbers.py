@@ -1,7 +1,5 @@
-"""What the figures show: their numbers, from networks and results, and the same in words."""
+"""What the figures of the five papers' ideas show: their numbers, and the same in words."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -20,26 +18,6 @@ from ..models.rapidnet import multi_level_dilated_conv
 from ..models.replknet import kernels
 from ..reparam import reparameterize
 from ..results import load_result
-
-
-@dataclass(frozen=True)
-class Moving:
-    """A figure that moves.
-
-    Attributes:
-        title: its name for who hears it.
-        caption: what to do, and what to see.
-        numbers: the numbers that its script gets, as JSON takes them.
-        alt: its first state in words.
-        height: of the picture, 346 wide.
-    """
-
-    title: str
-    caption: str
-    numbers: Callable[[], dict[str, Any]]
-    alt: Callable[[], str]
-    height: int
-
 
 Branch: TypeAlias = tuple[nn.Conv2d | None, nn.BatchNorm2d]
 
@@ -245,63 +223,3 @@ def say_speed() -> str:
         f"{table['macs'].max():.1f} billion, and their papers' ImageNet accuracy, from "
         f"{table['top1'].min()} to {table['top1'].max()} %."
     )
-
-
-FIGURES = {
-    "reparameterization": Moving(
-        "Three branches become one kernel",
-        "Move the step, and pick a cell: by finger, by mouse, or with the arrow keys. Each "
-        "number of the one kernel is the sum of the numbers above it.",
-        reparameterization,
-        say_reparameterization,
-        336,
-    ),
-    "pconv": Moving(
-        "A partial convolution",
-        "Take a smaller part of the channels: the multiply-adds fall with its square, the memory "
-        "access almost with the part itself (FasterNet, Section 3.2).",
-        pconv,
-        say_pconv,
-        236,
-    ),
-    "kernel": Moving(
-        "A large kernel over the map of a stage",
-        "Move the kernel over the map and change its size: beside the border, and on the small "
-        "maps, most of a large kernel lies on padding. The first K of each stage is "
-        "RepLKNet-31B's.",
-        kernel,
-        say_kernel,
-        344,
-    ),
-    "graph": Moving(
-        "The links of a pixel in MGC and SVGA",
-        "Pick a pixel to see its links, and change K and the side of the map. Pixels of one "
-        "colour can reach each other through the graph; the colours repeat where there are more "
-        "islands.",
-        dict,
-        lambda: (
-            "MGC with K = 4 on a map of 14 × 14, MobileViGv2's stage 3: a pixel has four links "
-            "along its row and its column. The map falls into 4 islands of 49 pixels."
-        ),
-        346,
-    ),
-    "dilation": Moving(
-        "What stacked dilated kernels see",
-        "Stack more layers and compare the kernels: one dilation alone leaves holes that no "
-        "number of layers fills. Two dilations leave none around the pixel from the second "
-        "layer on, only a few at the window's border (RapidNet, Section 3.2).",
-        dilation,
-        say_dilation,
-        346,
-    ),
-    "speed": Moving(
-        "Accuracy against four measures of cost",
-        "Switch what stands across and watch the order change. Accuracies and phone latencies "
-        "are the papers' (MobileOne on an iPhone 12, MobileViGv2 and RapidNet on an iPhone 13 "
-        "Mini); counts and CPU latencies are ours: paperrepro models, paperrepro benchmark "
-        "models.",
-        speed,
-        say_speed,
-        344,
-    ),
-}

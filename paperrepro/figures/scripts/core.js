@@ -89,6 +89,11 @@ const tools = {
   },
 
   number: value => value.toLocaleString("en-US"),
+  signed: value => (value > 0 ? "+" : "") + String(value).replace("-", "\u2212"),
+
+  // The points of a line, or of an area, in the drawing's units.
+  path: points => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`)
+    .join(""),
 };
 
 // Makes every figure of that name on the page live, once.
