@@ -326,7 +326,8 @@ def reaches(runs: str | os.PathLike[str], pictures: int = 16) -> pd.DataFrame:
     finished = run_study("scenes", runs, train=False)[["variant", "seed"]].drop_duplicates()
     for label, seed in finished.itertuples(index=False):
         task = Segmentation(study.recipe(label, seed), data)
-        images = torch.stack([task.val[(0, index, 0)][0] for index in range(pictures)])
+        items = [task.val[(0, index, 0)] for index in range(pictures)]
+        images = task.collate(items)[0]
         model = reparameterize(load_dense(run_folder("scenes", runs, label, seed) / MODEL))
         across = contribution_map(model, images, stage="head").double().sum(0)
         far = (torch.arange(len(across)) - len(across) // 2).abs()
