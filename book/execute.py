@@ -196,8 +196,11 @@ def printed(cell):
 
 
 def mark_stable(notebook, others):
-    """Tags the cells that print the same in all executions; returns how many, and of how many."""
-    stable = total = 0
+    """Tags the cells that print the same in all executions.
+
+    Returns how many they are, of how many that print, and the names of those that lose the tag.
+    """
+    stable, total, lost = 0, 0, []
     for cell, *again in zip(
         *(one.cells for one in (notebook, *others)), strict=True
     ):
@@ -213,7 +216,7 @@ def mark_stable(notebook, others):
         cell.metadata["tags"] = tags + [CHECKED] * same
         if not cell.metadata["tags"]:
             del cell.metadata["tags"]
-    return stable, total
+    return stable, total, lost
 
 
 def write_card(notebook, cost):
@@ -291,8 +294,12 @@ def check(saved, copies):
         ]:
             sys.exit(f"\n{broken[0]}")
         notebook = nbformat.read(path, as_version=4)
-        stable, total = mark_stable(notebook, [one for one, _ in again])
-        print(f"{name_of(path)}: {stable} of {total} cells are stable")
+        others = [one for one, _ in again]
+        stable, total, lost = mark_stable(notebook, others)
+        told = f"; these were: {', '.join(lost)}" if lost else ""
+        print(
+            f"{name_of(path)}: {stable} of {total} cells are stable{told}"
+        )
         nbformat.write(notebook, path)
 
 
