@@ -3,8 +3,8 @@
 By default a fresh copy of the book is executed in build/book, two notebooks at a time with one
 thread each. With --save the notebooks are executed in place, one at a time with two threads, so
 that the costs and timings that are kept were measured undisturbed. With --check they are executed
-twice more, in a copy, with one thread and with two: the cells that print the same as what is saved
-get the tag by which nbval compares their outputs from then on, and the others lose it.
+once more, in a copy, with one thread: the cells that print the same as what is saved, which was
+made with two, get the tag by which nbval compares their outputs, and the others lose it.
 """
 
 import argparse
@@ -195,25 +195,25 @@ def printed(cell):
     return None if TIMED.search(text) else text or None
 
 
-def mark_stable(notebook, others):
-    """Tags the cells that print the same in all executions.
+def mark_stable(notebook, again):
+    """Tags the cells that print the same in both executions.
 
     Returns how many they are, of how many that print, and the names of those that lose the tag.
     """
     stable, total, lost = 0, 0, []
-    for cell, *again in zip(
-        *(one.cells for one in (notebook, *others)), strict=True
-    ):
+    for cell, other in zip(notebook.cells, again.cells, strict=True):
         if cell.cell_type != "code":
             continue
         text = printed(cell)
-        same = bool(text) and all(printed(one) == text for one in again)
+        same = bool(text) and printed(other) == text
         total += bool(text)
         stable += same
-        tags = [
-            tag for tag in cell.metadata.get("tags", []) if tag != CHECKED
-        ]
-        cell.metadata["tags"] = tags + [CHECKED] * same
+        tags = cell.metadata.get("tags", [])
+        if CHECKED in tags and not same:
+            lost.append(cell.id)
+        cell.metadata["tags"] = [tag for tag in tags if tag != CHECKED] + [
+            CHECKED
+        ] * same
         if not cell.metadata["tags"]:
             del cell.metadata["tags"]
     return stable, total, lost
@@ -287,15 +287,13 @@ def run(paths, threads, workers):
 
 def check(saved, copies):
     """Tags the stable cells of the saved notebooks."""
-    runs = [run(copies, threads, workers=2) for threads in (1, 2)]
-    for path, *again in zip(saved, *runs, strict=True):
-        if broken := [
-            one for one in again if isinstance(one, BaseException)
-        ]:
-            sys.exit(f"\n{broken[0]}")
+    for path, again in zip(
+        saved, run(copies, threads=1, workers=2), strict=True
+    ):
+        if isinstance(again, BaseException):
+            sys.exit(f"\n{again}")
         notebook = nbformat.read(path, as_version=4)
-        others = [one for one, _ in again]
-        stable, total, lost = mark_stable(notebook, others)
+        stable, total, lost = mark_stable(notebook, again[0])
         told = f"; these were: {', '.join(lost)}" if lost else ""
         print(
             f"{name_of(path)}: {stable} of {total} cells are stable{told}"

@@ -184,11 +184,11 @@ def execute_module():
 @pytest.mark.parametrize(
     ("outputs", "marked"),
     [
-        (["top1 0.53"] * 3, True),
-        (["top1 0.53", "top1 0.53", "top1 0.54"], False),
-        (["trained in 3 s"] * 3, False),
-        (['<img src="data:,">'] * 3, False),
-        ([""] * 3, False),
+        (["top1 0.53"] * 2, True),
+        (["top1 0.53", "top1 0.54"], False),
+        (["trained in 3 s"] * 2, False),
+        (['<img src="data:,">'] * 2, False),
+        ([""] * 2, False),
     ],
 )
 def test_cells_that_print_the_same_each_time_are_marked(outputs, marked):
@@ -204,7 +204,7 @@ def test_cells_that_print_the_same_each_time_are_marked(outputs, marked):
         )
         for text in outputs
     ]
-    execute_module().mark_stable(made[0], made[1:])
+    execute_module().mark_stable(*made)
     tags = made[0].cells[0].metadata["tags"]
     assert tags == ["kept", "nbval-check-output"][: 1 + marked]
 
