@@ -187,6 +187,7 @@ def execute_module():
         (["top1 0.53"] * 2, True),
         (["top1 0.53", "top1 0.54"], False),
         (["trained in 3 s"] * 2, False),
+        (["off by 8e-07"] * 2, False),
         (['<img src="data:,">'] * 2, False),
         ([""] * 2, False),
     ],
