@@ -111,7 +111,11 @@ def write(translator, node, tag, block):
         f'<span class="eqno">({number})</span>'
         for number in TAG.findall(node.astext())
     )
-    start = translator.starttag(node, tag, "", CLASS="math notranslate")
+    # A wide formula scrolls in its own box, by keyboard too.
+    reach = {"tabindex": "0"} if block else {}
+    start = translator.starttag(
+        node, tag, "", CLASS="math notranslate", **reach
+    )
     translator.body.append(f"{start}{numbers}{formula}</{tag}>")
     raise nodes.SkipNode
 
