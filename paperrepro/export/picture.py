@@ -28,7 +28,7 @@ def draw_plan(table: pd.DataFrame, title: str = "") -> Figure:
         raise ValueError("a plan without operations cannot be drawn")
     hinted = table["hint"] != ""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(len(MEASURES), 1, figsize=(8, 5), sharex=True)
+        figure, axes = plt.subplots(len(MEASURES), 1, figsize=(7.2, 5), sharex=True)
         for axis, (column, name) in zip(axes, MEASURES.items(), strict=True):
             share = 100 * table[column] / max(table[column].sum(), 1)
             colors = [HINTED if each else OTHER_COLOR for each in hinted]
