@@ -14,6 +14,12 @@ from sphinx import addnodes
 from sphinx.util.nodes import make_refnode
 
 
+USED = (
+    '<details class="library-used">'
+    "<summary>Used here of the library</summary>"
+)
+
+
 def names_used(notebook):
     """What a notebook takes from the library's modules, by name."""
     cells = [
@@ -111,7 +117,6 @@ def link(app, doctree, page):
             literal.replace_self(to(name, literal.deepcopy()))
     names = library.chapters.get(page)
     if names:
-        title = nodes.title("", "Used here of the library")
         body = nodes.paragraph()
         for name in names:
             short = name.removeprefix("paperrepro.")
@@ -120,9 +125,11 @@ def link(app, doctree, page):
                 to(name, nodes.literal("", short)),
             ]
         chapter = next(doctree.findall(nodes.section))
-        chapter += nodes.admonition(
-            "", title, body, classes=["seealso", "library-used"]
-        )
+        chapter += [
+            nodes.raw("", USED, format="html"),
+            body,
+            nodes.raw("", "</details>", format="html"),
+        ]
     for signature in doctree.findall(addnodes.desc_signature):
         body, name = signature.parent[-1], (signature["ids"] or [""])[0]
         users = [
