@@ -8,12 +8,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd import forward_ad
 from torch.func import grad as functional_grad
 from torch.utils.flop_counter import FlopCounterMode
 
 from paperrepro import create_model, reparameterize
 from paperrepro.complexity import count_macs
-from paperrepro.ops import METHODS, DepthwiseConv2d, depthwise, depthwise_conv2d
+from paperrepro.ops import (
+    METHODS,
+    DepthwiseConv2d,
+    depthwise,
+    depthwise_conv2d,
+    pointwise_conv2d,
+)
 from paperrepro.ops.depthwise import RULE, lookup
 from paperrepro.ops.spectral import LARGEST_TILE
 
@@ -54,6 +61,7 @@ def test_forward_and_gradients_against_float64(kernel, method):
         (1, 4, 16, torch.channels_last),
         (8, 3, 20, torch.contiguous_format),
         (2, 1, (7, 9), torch.contiguous_format),
+        (1, 3, 7, torch.channels_last),
         (1, 2, (5, LARGEST_TILE + 1), torch.channels_last),
     ):
         inputs = tensors(batch, channels, size, kernel, format)
@@ -71,9 +79,9 @@ def test_forward_and_gradients_against_float64(kernel, method):
 
 
 @pytest.mark.parametrize("method", ("auto", *METHODS))
-@pytest.mark.parametrize("kernel", (3, 9, 31))
-def test_gradcheck(kernel, method):
-    batch, channels, side = (1, 2, 4) if kernel == 31 else (2, 2, 5)
+@pytest.mark.parametrize(("kernel", "side"), ((3, 5), (7, 4), (9, 3)))
+def test_gradcheck(kernel, side, method):
+    batch, channels = (1 if kernel > 2 * side else 2), 2
     inputs = tensors(batch, channels, side, kernel)
     x, weight, bias = (values.double().requires_grad_() for values in inputs)
 
@@ -153,7 +161,9 @@ def test_no_path_meets_taps_that_reach_only_padding(method, training, format, mo
             assert error(found, each) <= 1e-5
     else:
         assert error(operator(x, weight, bias), expected) <= 1e-5
-    assert set(met) <= {(13, 7)} and (met or method not in ("nchw", "channels_last"))
+    # 15 taps take PyTorch less time than 13 in channels_last.
+    allowed = {(13, 7)} if training else {(13, 7), (15, 7)}
+    assert set(met) <= allowed and (met or method not in ("nchw", "channels_last"))
 
 
 def test_rectangular_kernel():
@@ -289,6 +299,20 @@ def test_functional_transforms(layer, image):
     expected = torch.autograd.functional.jacobian(loss, layer.weight.detach())
     found = functional_grad(loss)(layer.weight.detach())
     assert error(found, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_forward_derivatives(format):
+    x, weight, _ = tensors(1, 3, 64, 31, format)
+    pointwise = torch.randn(5, 3, 1, 1)
+    for operator in (
+        lambda x: depthwise_conv2d(x, weight),
+        lambda x: pointwise_conv2d(x, pointwise),
+    ):
+        with torch.no_grad(), forward_ad.dual_level():
+            dual = operator(forward_ad.make_dual(x, x.flip(3)))
+            tangent = forward_ad.unpack_dual(dual).tangent
+        assert error(tangent, operator(x.flip(3))) <= 1e-5
 
 
 def test_a_counter_counts_the_convolution(layer, image):

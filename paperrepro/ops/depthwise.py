@@ -11,7 +11,8 @@ and needs no compiled code to repair, only the choice of a better path:
   from call to call as long as the kernel does not change.
 
 Which one is taken `paperrepro.ops.tuning` sets: the one that a table names, or the one that is
-measured to be the fastest. All meet only those taps of the kernel that reach the map.
+measured to be the fastest. A kernel larger than the map is cut to the taps that reach it, wherever
+the cut costs less than it saves.
 
 Backward, the gradient of the input is the same convolution with the flipped kernel, and takes the
 same paths; that of the kernel, for which PyTorch has only slow ones, is a product of spectra.
@@ -21,13 +22,14 @@ import csv
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,9 +59,9 @@ def depthwise_conv2d(
 
     The paths are for a CPU, in float32 and float64. On a GPU there is one in Triton, which `"auto"`
     takes where `tuning("auto")` measured it to be the fastest. Elsewhere, under autocast, and where
-    `torch.export`, `torch.compile`, `torch.jit.trace`, a `torch.func` transform or a counter of
-    operations looks on, `"auto"` is PyTorch's convolution itself. The result can be differentiated
-    twice, the second time through PyTorch's convolution.
+    `torch.export`, `torch.compile`, `torch.jit.trace`, a `torch.func` transform, forward-mode
+    differentiation or a counter of operations looks on, `"auto"` is PyTorch's convolution itself.
+    The result can be differentiated twice, the second time through PyTorch's convolution.
 
     Args:
         x: maps, shape `(N, C, H, W)`, in either memory format; the output has the same.
@@ -82,15 +84,17 @@ def depthwise_conv2d(
     training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     bias_shape = None if bias is None else bias.shape
     route = choose(
-        *(x.shape, x.stride(), weight.shape, bias_shape, x.dtype, x.device.type),
+        *(x.shape, x.stride(), weight.shape, bias_shape, x.dtype, x.device),
         *(training, method, tuning.mode),
     )
-    kernel = within_reach(weight, route.taps) if route.trims else weight
     forward = route.forward
-    if route.is_open and not training and measures():
-        forward = measured(x, kernel, bias, weight, route)
+    if route.is_open and measures():
+        forward = measured(x, weight, bias, route)
+    taps = route.cuts.get(forward)
+    kernel = weight if taps is None else within_reach(weight, taps)
     if forward == "stock":
-        return F.conv2d(x, kernel, bias, 1, margins(route.taps), 1, kernel.shape[0])
+        padding = route.padding if taps is None else margins(taps)
+        return F.conv2d(x, kernel, bias, 1, padding, 1, route.channels)
     if not training:
         return convolve(x, kernel, bias, forward, owner=weight)
     output = _Depthwise.apply(x, kernel, route)
@@ -155,18 +159,21 @@ class Route:
     """How a convolution of certain shapes is computed.
 
     Attributes:
-        taps: the kernel's two sides, without the taps that meet nothing but padding.
-        trims: whether there are such taps.
+        channels: C.
+        padding: on each side of the map, for the whole kernel.
+        cuts: for each method that gets a part of the kernel only, and for "stock", the part's two
+            sides.
         forward: one of `METHODS`, for the output and the input's gradient; or "stock", PyTorch's
             convolution with its own backward pass.
         kernel_gradient: "fft", or "stock".
-        is_open: whether there is anything to choose.
+        is_open: whether a measurement may choose.
         own: of `METHODS` the one that is the same as "stock", if any.
         key: what is computed, for `fastest`, but for where.
     """
 
-    taps: tuple[int, int]
-    trims: bool
+    channels: int
+    padding: tuple[int, int]
+    cuts: Mapping[str, tuple[int, int]]
     forward: str = "stock"
     kernel_gradient: str = "stock"
     is_open: bool = False
@@ -260,9 +267,16 @@ def kept(plan: Spectral, weight: Tensor, owner: Tensor) -> Tensor:
     The kernel is compared value by value: a version counter misses what is written through `.data`.
     """
     entry = _spectra.get(owner)
-    if entry is None or entry[0] is not plan or not torch.equal(entry[1], weight):
+    if entry is None or entry[0] is not plan or not equal(entry[1], weight):
         entry = _spectra[owner] = (plan, weight.detach().clone(), plan.kernel_spectrum(weight))
     return entry[2]
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
+    """`torch.equal`; on a CPU NumPy's, which compares some five times as fast."""
+    if a.is_cpu and b.is_cpu and a.dtype in DTYPES["cpu"]:
+        return np.array_equal(a.detach().numpy(), b.detach().numpy())
+    return torch.equal(a, b)
 
 
 plan_of = lru_cache(maxsize=256)(Spectral)
@@ -276,6 +290,34 @@ def memory_format(x: Tensor) -> torch.memory_format:
 
 def margins(kernel_shape: Sequence[int]) -> tuple[int, int]:
     return kernel_shape[-2] // 2, kernel_shape[-1] // 2
+
+
+def parts(
+    size: Sequence[int], kernel: Sequence[int], own: str, *, is_inference: bool
+) -> dict[str, tuple[int, int]]:
+    """For each method the taps that it gets, where that is not the whole kernel.
+
+    What lies beyond `2 side - 1` taps meets only padding. PyTorch in channels_last takes longer for
+    13 taps than for 15 (on both processors of `data/results/depthwise*.csv`), and saves what a copy
+    of the part costs at each call only where half of the taps go (on AMD's).
+    """
+    reach = narrowed(kernel, [max(1, 2 * side - 1) for side in size])
+    if reach == tuple(kernel):
+        return {}
+    found = dict.fromkeys(("stock", *METHODS, "triton"), reach)
+    if is_inference:
+        wide = narrowed(kernel, [CLIFF + 2 if taps == CLIFF else taps for taps in reach])
+        for method in ("channels_last", "stock" if own == "channels_last" else "channels_last"):
+            if 2 * math.prod(wide) <= math.prod(kernel):
+                found[method] = wide
+            else:
+                found.pop(method, None)
+    return found
+
+
+def narrowed(kernel: Sequence[int], limits: Sequence[int]) -> tuple[int, int]:
+    rows, columns = map(min, kernel, limits)
+    return rows, columns
 
 
 def within_reach(weight: Tensor, taps: tuple[int, int]) -> Tensor:
@@ -292,7 +334,7 @@ def choose(
     weight_shape: torch.Size,
     bias_shape: torch.Size | None,
     dtype: torch.dtype,
-    device: str,
+    device: torch.device,
     training: bool,
     method: str,
     mode: str,
@@ -300,57 +342,63 @@ def choose(
     """The route of a convolution, without a measurement; an error where there is none."""
     check(x_shape, weight_shape, bias_shape, method)
     batch, channels, height, width = x_shape
-    rows, columns = weight_shape[2:]
-    taps = min(rows, max(1, 2 * height - 1)), min(columns, max(1, 2 * width - 1))
-    trims = taps != (rows, columns)
-    if method != "auto":
-        if method == "triton":
-            check_triton(device)
-        if 0 in x_shape:
-            return Route(taps, trims)
-        return Route(taps, trims, method, method if method in ("fft", "triton") else "stock")
-    is_open = dtype in DTYPES.get(device, ()) and 0 not in x_shape
-    if device == "cuda":
-        is_open = is_open and min(taps) >= CLIFF and find_spec("triton") is not None
-    if not is_open or mode == "off":
-        return Route(taps, trims)
     last = stride == (height * width * channels, 1, width * channels, channels)
     map_format = "channels_last" if last and channels > 1 else "nchw"
     contiguous = last or stride == (channels * height * width, height * width, width, 1)
     own = map_format if contiguous else ""
+    kernel = weight_shape[2:]
+    cuts = parts((height, width), kernel, own, is_inference=device.type == "cpu" and not training)
+    route = partial(Route, channels, margins(kernel), cuts)
+    if method != "auto":
+        if method == "triton":
+            check_triton(device.type)
+        if 0 in x_shape:
+            return route()
+        return route(method, method if method in ("fft", "triton") else "stock")
+    is_open = dtype in DTYPES.get(device.type, ()) and 0 not in x_shape
+    if device.type == "cuda":
+        taps = cuts.get("triton", kernel)
+        is_open = is_open and min(taps) >= CLIFF and find_spec("triton") is not None
+    if not is_open or mode == "off":
+        return route()
     forward, gradient = "stock", "stock"
-    if device == "cpu":
-        side, kernel = math.sqrt(height * width), math.sqrt(taps[0] * taps[1])
-        forward = lookup("training" if training else "inference", map_format, batch, side, kernel)
-        gradient = lookup("kernel gradient", map_format, batch, side, kernel)
+    if device.type == "cpu":
+        side = math.sqrt(height * width)
+        mean = math.sqrt(math.prod(cuts.get("channels_last", kernel)))
+        forward = lookup("training" if training else "inference", map_format, batch, side, mean)
+        gradient = lookup("kernel gradient", map_format, batch, side, mean)
         if forward == own and (gradient == "stock" or not training):
             forward = "stock"
-    shape, sides = ("x".join(map(str, each)) for each in (x_shape, taps))
+    shape, sides = ("x".join(map(str, each)) for each in (x_shape, kernel))
     precision = str(dtype).removeprefix("torch.")
     key = f"depthwise-{shape}-kernel-{sides}-{own or 'strided'}-{precision}-threads-"
-    return Route(taps, trims, forward, gradient, is_open, own, key)
+    return route(forward, gradient, not training, own, key)
 
 
-def measured(x: Tensor, kernel: Tensor, bias: Tensor | None, owner: Tensor, route: Route) -> str:
+def measured(x: Tensor, weight: Tensor, bias: Tensor | None, route: Route) -> str:
     """The fastest method, or "stock", measured on these maps or known from before."""
     place = f"gpu-{gpu_name(x.device)}" if x.is_cuda else str(torch.get_num_threads())
     method = chosen.get(route.key + place)
     if method is None:
         first = route.own if route.forward == "stock" else route.forward
+        taps = math.prod(route.cuts.get("nchw", weight.shape[2:]))
         ways = {
-            method: partial(finished, x, kernel, bias, method, owner)
+            method: partial(finished, x, weight, bias, method, route.cuts.get(method))
             for method in sorted(GPU_METHODS if x.is_cuda else METHODS, key=lambda m: m != first)
-            if x.is_cuda or method != "nchw" or route.taps[0] * route.taps[1] <= CLIFF**2
+            if x.is_cuda or method != "nchw" or taps <= CLIFF**2
         }
         method = fastest(route.key + place, ways)
         if method != "fft":
-            _spectra.pop(owner, None)
+            _spectra.pop(weight, None)
     return "stock" if method == route.own else method
 
 
-def finished(x: Tensor, kernel: Tensor, bias: Tensor | None, method: str, owner: Tensor) -> None:
+def finished(
+    x: Tensor, weight: Tensor, bias: Tensor | None, method: str, taps: tuple[int, int] | None
+) -> None:
     """One call, until it is done."""
-    convolve(x, kernel, bias, method, owner=owner)
+    kernel = weight if taps is None else within_reach(weight, taps)
+    convolve(x, kernel, bias, method, owner=weight)
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
 

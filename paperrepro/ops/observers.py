@@ -1,14 +1,15 @@
 """Who looks on while an operator runs, and should see PyTorch's operator in its place."""
 
 import torch
+from torch.autograd import forward_ad
 
-try:  # PyTorch has no public names for these two
+try:  # PyTorch has no public names for these three
     from torch._C import _are_functorch_transforms_active
     from torch.utils._python_dispatch import _get_current_dispatch_mode
 except ImportError:
     OBSERVERS_ARE_KNOWN = False
 else:
-    OBSERVERS_ARE_KNOWN = True
+    OBSERVERS_ARE_KNOWN = hasattr(forward_ad, "_current_level")
 
 
 def is_recorded() -> bool:
@@ -22,6 +23,7 @@ def is_observed() -> bool:
     return (
         torch.is_autocast_enabled("cpu")
         or not OBSERVERS_ARE_KNOWN
+        or forward_ad._current_level >= 0
         or _are_functorch_transforms_active()
         or _get_current_dispatch_mode() is not None
     )
