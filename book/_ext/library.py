@@ -13,7 +13,6 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.util.nodes import make_refnode
 
-
 USED = (
     '<details class="library-used">'
     "<summary>Used here of the library</summary>"
