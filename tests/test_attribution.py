@@ -11,7 +11,7 @@ from real import DATA, WEIGHTS, needs_data
 from torch import nn
 from typer.testing import CliRunner
 
-from paperrepro.analysis import attribution
+from paperrepro.analysis import attribution, faithfulness
 from paperrepro.analysis.attribution import (
     METHODS,
     area,
@@ -359,6 +359,35 @@ def test_command_refuses(picture, monkeypatch, arguments, code, message):
 
 
 # A place that is known
+
+
+def linear_network(side=32):
+    """One logit, the sum of the weighted pixels; its gradient is the weights."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * side * side, 1, bias=False))
+    return net, net[1].weight.detach().view(3, side, side)
+
+
+def test_a_map_that_foretells_every_fall_has_no_infidelity_and_an_empty_one_has_all():
+    net, weight = linear_network()
+    image = torch.rand(3, 32, 32)
+    parts = (weight * image).sum(0)  # what covering a pixel takes away
+    state = torch.get_rng_state()
+    assert faithfulness.infidelity(net, image, 0, 5 * parts) == pytest.approx(0, abs=1e-6)
+    assert faithfulness.infidelity(net, image, 0, 0 * parts) == pytest.approx(1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert faithfulness.infidelity(net, image, 0, torch.rand(32, 32)) > 0.1
+    with pytest.raises(ValueError, match="at least 24"):
+        faithfulness.infidelity(net, image[:, :20, :20], 0, parts[:20, :20])
+    with pytest.raises(ValueError, match="sides must be the same"):
+        faithfulness.infidelity(net, image, 0, parts[:24, :24])
+
+
+def test_a_map_that_never_changes_is_not_sensitive():
+    _, weight = linear_network()
+    image = torch.rand(3, 32, 32)
+    assert faithfulness.sensitivity(lambda image: weight.sum(0), image) == 0
+    moved = faithfulness.sensitivity(lambda image: image.sum(0), image, radius=0.1)
+    assert 0 < moved < 3 * 0.1 * 32 / image.sum(0).norm()
 
 
 def test_localisation_by_hand():

@@ -4,10 +4,12 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 
 from paperrepro.claims.dense import EXPERIMENTS, FAR, dense_comparisons, load_runs
 from paperrepro.claims.outcomes import load_outcomes
-from paperrepro.training.dense_studies import DISTANCES, STUDIES, run_study, study_json
+from paperrepro.training import dense_studies
+from paperrepro.training.dense_studies import DISTANCES, STUDIES, reaches, run_study, study_json
 
 
 def runs(values, what="miou", **more):
@@ -66,6 +68,18 @@ def test_finished_runs_are_taken_as_they_are(tmp_path):
     told = json.loads(study_json("scenes", tmp_path, table))
     assert told["runs"] == {"K = 3, seed 1": {"epochs": 2, "seconds": 5, "train_loss": 0.25}}
     assert told["recipes"]["K = 3"]["config"]["kernels"] == [3, 3, 3, 3]
+
+
+def test_an_even_gradient_is_held_in_proportion_to_the_distance(tmp_path, monkeypatch):
+    """Of 96 columns 2d + 1 lie within d of the middle; 49, 87 and 96 are the first to suffice."""
+    run = tmp_path / "scenes" / "K=31-2"
+    run.mkdir(parents=True)
+    runs({"K = 31": [1.0]}, what="right").assign(seed=2).to_csv(run / "tested.csv", index=False)
+    even = torch.ones(96, 96)
+    monkeypatch.setattr(dense_studies, "load_dense", lambda path: torch.nn.Identity())
+    monkeypatch.setattr(dense_studies, "contribution_map", lambda *given, **options: even)
+    row = {"variant": "K = 31", "seed": 2, "half": 24, "most": 43, "all": 48}
+    assert reaches(tmp_path, pictures=1).to_dict("records") == [row]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

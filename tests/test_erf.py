@@ -22,6 +22,7 @@ from paperrepro.analysis.erf import (
     combine,
     contribution_map,
     contribution_scores,
+    distance_within,
     image_maps,
 )
 from paperrepro.analysis.images import load_images
@@ -196,6 +197,13 @@ def test_centre_share_by_hand():
     values = torch.zeros(20, 20)
     values[10, 10], values[0, 0] = 3.0, 1.0
     assert centre_share(values, 0.1) == 0.75
+
+
+def test_distance_within_by_hand():
+    values = torch.zeros(3, 10)
+    values[0, 5], values[2, 6], values[1, 1] = 5.0, 4.0, 1.0
+    found = [distance_within(values, share) for share in (0.5, 0.51, 0.9, 0.91, 1)]
+    assert found == [0, 1, 1, 4, 4]
 
 
 def test_scores_lie_between_0_and_1():

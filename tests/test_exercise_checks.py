@@ -1,44 +1,10 @@
 """The checks of the exercises: right answers pass, usual mistakes and nonsense do not."""
 
 import math
-from functools import cache
-from pathlib import Path
 
-import nbformat
-import pytest
 import torch
+from exercises import make_tests, solved
 from torch import nn
-
-SOLUTIONS = Path(__file__).parents[1] / "book" / "solutions"
-
-
-@cache
-def cells(chapter):
-    notebook = nbformat.read(SOLUTIONS / f"{chapter}.ipynb", as_version=4)
-    return {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
-
-
-@cache
-def solved(chapter, number):
-    """The names that the check of an exercise finds, with the solution's answers."""
-    names = {}
-    for name, source in cells(chapter).items():
-        if name == "bootstrap":
-            source = "import paperrepro\n" + source.rsplit("    import paperrepro\n", 1)[1]
-        if name in ("bootstrap", f"answer-{number}"):
-            exec(source, names)
-    return names
-
-
-def run_check(chapter, number, **answers):
-    exec(cells(chapter)[f"check-{number}"], {**solved(chapter, number), **answers})
-
-
-@pytest.mark.parametrize("number", range(1, 6))
-@pytest.mark.parametrize("chapter", ["replknet", "mobilevigv2"])
-def test_right_answers_pass(chapter, number, capsys):
-    run_check(chapter, number)
-    assert "correct" in capsys.readouterr().out
 
 
 def conv(c_in, c_out, kernel, fill=0.0, **options):
@@ -179,10 +145,4 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(
-    ("chapter", "number", "answers"),
-    [(*exercise, answers) for exercise, several in WRONG.items() for answers in several],
-)
-def test_wrong_answers_fail_and_say_why(chapter, number, answers):
-    with pytest.raises(AssertionError, match=r"\w"):
-        run_check(chapter, number, **answers)
+test_right, test_wrong, test_tried = make_tests(WRONG)

@@ -5,15 +5,9 @@ import copy
 import pandas as pd
 import pytest
 import torch
-from test_exercise_checks import cells, conv, run_check, solved, with_zero_bias
+from exercises import cells, make_tests, run_check, solved
+from test_exercise_checks import conv, with_zero_bias
 from torch import nn
-
-
-@pytest.mark.parametrize("number", range(1, 6))
-@pytest.mark.parametrize("chapter", ["rapidnet", "mobileone", "fasternet", "reparameterization"])
-def test_right_answers_pass(chapter, number, capsys):
-    run_check(chapter, number)
-    assert "correct" in capsys.readouterr().out
 
 
 def in_place(conv, scale):
@@ -198,13 +192,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(
-    ("chapter", "number", "answers"),
-    [(*exercise, answers) for exercise, several in WRONG.items() for answers in several],
-)
-def test_wrong_answers_fail_and_say_why(chapter, number, answers):
-    with pytest.raises(AssertionError, match=r"\w"):
-        run_check(chapter, number, **answers)
+test_right, test_wrong, test_tried = make_tests(WRONG)
 
 
 def test_the_hooks_of_a_first_call_are_noticed():

@@ -3,27 +3,11 @@
 import math
 
 import numpy as np
-import pytest
 import torch
-from test_exercise_checks import run_check, solved
+from exercises import make_tests, solved
 
 from paperrepro.analysis import erf
 from paperrepro.analysis.shape_bias import decide, fraction, interval
-
-CHAPTERS = {
-    "receptive-fields": 5,
-    "attribution": 4,
-    "shape-bias": 5,
-    "what-kernels-learn": 5,
-}
-
-
-@pytest.mark.parametrize(
-    ("chapter", "number"), [(c, n) for c, last in CHAPTERS.items() for n in range(1, last + 1)]
-)
-def test_right_answers_pass(chapter, number, capsys):
-    run_check(chapter, number)
-    assert "correct" in capsys.readouterr().out
 
 
 def one_less(chapter, number, name):
@@ -272,14 +256,4 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(
-    ("chapter", "number", "answers"),
-    [(*exercise, answers) for exercise, several in WRONG.items() for answers in several],
-)
-def test_wrong_answers_fail_and_say_why(chapter, number, answers):
-    with pytest.raises(AssertionError, match=r"\w"):
-        run_check(chapter, number, **answers)
-
-
-def test_every_exercise_that_has_a_check_has_wrong_answers():
-    assert set(WRONG) == {(c, n) for c, last in CHAPTERS.items() for n in range(1, last + 1)}
+test_right, test_wrong, test_tried = make_tests(WRONG)

@@ -1,40 +1,15 @@
 """The checks of the chapter on dense prediction: right answers pass, usual mistakes do not."""
 
-from functools import cache
-from pathlib import Path
-
-import nbformat
 import numpy as np
-import pytest
 import torch
+from exercises import make_tests, solved
 from torch.nn import functional as F
 
-SOLUTIONS = Path(__file__).parents[1] / "book" / "solutions" / "dense-prediction.ipynb"
+CHAPTER = "dense-prediction"
 
 
-@cache
-def cells():
-    notebook = nbformat.read(SOLUTIONS, as_version=4)
-    return {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
-
-
-@cache
-def names():
-    found = {}
-    for name, source in cells().items():
-        if name == "imports" or name.startswith("answer"):
-            exec(source, found)
-    return found
-
-
-def run_check(number, **answers):
-    exec(cells()[f"check-{number}"], {**names(), **answers})
-
-
-@pytest.mark.parametrize("number", range(1, 7))
-def test_right_answers_pass(number, capsys):
-    run_check(number)
-    assert "correct" in capsys.readouterr().out
+def solution(number, name):
+    return lambda *case: solved(CHAPTER, number)[name](*case)
 
 
 def recall(m):
@@ -69,7 +44,7 @@ def early(scores, size):
 
 
 def unsorted(boxes, scores, limit):
-    return names()["suppress"](boxes, -torch.arange(len(scores)).float(), limit)
+    return solution(5, "suppress")(boxes, -torch.arange(len(scores)).float(), limit)
 
 
 def all_at_once(boxes, scores, limit):
@@ -89,44 +64,53 @@ def without_envelope(scores, right, objects):
 
 
 def of_those_found(scores, right, objects):
-    return names()["average_precision"](scores, right, max(sum(right), 1))
+    return solution(6, "average_precision")(scores, right, max(sum(right), 1))
 
 
 def in_given_order(scores, right, objects):
-    return names()["average_precision"](-np.arange(len(scores)), right, objects)
+    return solution(6, "average_precision")(-np.arange(len(scores)), right, objects)
 
 
-WRONG = [
-    (1, "iou", recall, "recall"),
-    (1, "iou", lambda m: recall(m.T), "precision"),
-    (1, "iou", doubled, "twice"),
-    (1, "iou", lambda m: torch.zeros(len(m)), "."),
-    (1, "iou", lambda m: names()["iou"](m).nan_to_num(), "third class"),
-    (2, "anchors", lambda h, w: names()["anchors"](h, w) / 3, "three shapes"),
-    (2, "anchors", four_levels, "five levels"),
-    (2, "anchors", floored, "rounded up"),
-    (2, "anchors", lambda h, w: 0, "512"),
-    (3, "reach_of", whole_width, "one side"),
-    (3, "reach_of", without_strides, "stride of 4"),
-    (3, "reach_of", lambda k, s: 0, "two layers"),
-    (4, "class_map", early, "decided first"),
-    (4, "class_map", lambda s, size: F.interpolate(s, size=size).argmax(1), "steps"),
-    (4, "class_map", lambda s, size: F.interpolate(s, size=size, mode="bilinear"), "a number"),
-    (4, "class_map", lambda s, size: torch.zeros(len(s), *size).long(), "."),
-    (5, "suppress", unsorted, "best score"),
-    (5, "suppress", all_at_once, "drops no other"),
-    (5, "suppress", lambda b, s, limit: s.argsort(descending=True).tolist(), "."),
-    (5, "suppress", lambda b, s, limit: [], "."),
-    (5, "suppress", lambda b, s, limit: sorted(names()["suppress"](b, s, limit)), "."),
-    (6, "average_precision", without_envelope, "beyond"),
-    (6, "average_precision", of_those_found, "no box found"),
-    (6, "average_precision", in_given_order, "sort"),
-    (6, "average_precision", lambda s, r, n: 1.0, "none found"),
-    (6, "average_precision", lambda s, r, n: 0.0, "all found"),
-]
+WRONG = {
+    (CHAPTER, 1): [
+        ({"iou": recall}, "recall"),
+        ({"iou": lambda m: recall(m.T)}, "precision"),
+        ({"iou": doubled}, "twice"),
+        ({"iou": lambda m: torch.zeros(len(m))}, "."),
+        ({"iou": lambda m: solution(1, "iou")(m).nan_to_num()}, "third class"),
+    ],
+    (CHAPTER, 2): [
+        ({"anchors": lambda h, w: solution(2, "anchors")(h, w) / 3}, "three shapes"),
+        ({"anchors": four_levels}, "five levels"),
+        ({"anchors": floored}, "rounded up"),
+        ({"anchors": lambda h, w: 0}, "512"),
+    ],
+    (CHAPTER, 3): [
+        ({"reach_of": whole_width}, "one side"),
+        ({"reach_of": without_strides}, "stride of 4"),
+        ({"reach_of": lambda k, s: 0}, "two layers"),
+    ],
+    (CHAPTER, 4): [
+        ({"class_map": early}, "decided first"),
+        ({"class_map": lambda s, size: F.interpolate(s, size=size).argmax(1)}, "steps"),
+        ({"class_map": lambda s, size: F.interpolate(s, size=size, mode="bilinear")}, "a number"),
+        ({"class_map": lambda s, size: torch.zeros(len(s), *size).long()}, "."),
+    ],
+    (CHAPTER, 5): [
+        ({"suppress": unsorted}, "best score"),
+        ({"suppress": all_at_once}, "drops no other"),
+        ({"suppress": lambda b, s, limit: s.argsort(descending=True).tolist()}, "."),
+        ({"suppress": lambda b, s, limit: []}, "."),
+        ({"suppress": lambda b, s, limit: sorted(solution(5, "suppress")(b, s, limit))}, "."),
+    ],
+    (CHAPTER, 6): [
+        ({"average_precision": without_envelope}, "beyond"),
+        ({"average_precision": of_those_found}, "no box found"),
+        ({"average_precision": in_given_order}, "sort"),
+        ({"average_precision": lambda s, r, n: 1.0}, "none found"),
+        ({"average_precision": lambda s, r, n: 0.0}, "all found"),
+    ],
+}
 
 
-@pytest.mark.parametrize(("number", "name", "answer", "why"), WRONG)
-def test_wrong_answers_do_not(number, name, answer, why):
-    with pytest.raises(AssertionError, match=why):
-        run_check(number, **{name: answer})
+test_right, test_wrong, test_tried = make_tests(WRONG)

@@ -3,25 +3,13 @@
 import math
 
 import numpy as np
-import pytest
 import torch
+from exercises import make_tests
 from scipy import stats
-from test_exercise_checks import run_check
 from torch.nn import functional as F
 
 from paperrepro.benchmark.operators import conv_memory
 from paperrepro.training.recipe import changes
-
-EXERCISES = {"why-flops-mislead": 5, "ablations": 5, "training": 4}
-
-
-@pytest.mark.parametrize(
-    ("chapter", "number"),
-    [(chapter, n) for chapter, last in EXERCISES.items() for n in range(1, last + 1)],
-)
-def test_right_answers_pass(chapter, number, capsys):
-    run_check(chapter, number)
-    assert "correct" in capsys.readouterr().out
 
 
 def padded_by_the_layer(x, weight):
@@ -220,10 +208,4 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(
-    ("chapter", "number", "answers"),
-    [(*exercise, answers) for exercise, several in WRONG.items() for answers in several],
-)
-def test_wrong_answers_fail_and_say_why(chapter, number, answers):
-    with pytest.raises(AssertionError, match=r"\w"):
-        run_check(chapter, number, **answers)
+test_right, test_wrong, test_tried = make_tests(WRONG)

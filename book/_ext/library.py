@@ -121,7 +121,7 @@ def link(app, doctree, page):
             ]
         chapter = next(doctree.findall(nodes.section))
         chapter += nodes.admonition(
-            "", title, body, classes=["seealso", "library-used"]
+            "", title, body, classes=["seealso", "library-used", "dropdown"]
         )
     for signature in doctree.findall(addnodes.desc_signature):
         body, name = signature.parent[-1], (signature["ids"] or [""])[0]

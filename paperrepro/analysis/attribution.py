@@ -13,6 +13,7 @@ the pixels that the map ranks first, or show them first, and follow the class's 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -184,12 +185,16 @@ def occlusion(model: nn.Module, inputs: Tensor, target: int, patch: int | None) 
     return values[:, 0]
 
 
-def captum() -> ModuleType:
+def captum(part: str = "attr") -> ModuleType:
+    """One of Captum's modules.
+
+    Raises:
+        ValueError: it is not installed.
+    """
     try:
-        from captum import attr
+        return import_module(f"captum.{part}")
     except ImportError as error:
         raise ValueError('captum is not installed: pip install "paperrepro[book]"') from error
-    return attr
 
 
 def check_choice(name: str, values: Sequence[str], allowed: Sequence[str]) -> None:

@@ -259,6 +259,20 @@ def centre_share(contribution_map: Tensor, area: float = 0.25) -> float:
     return held[within[-1]]
 
 
+def distance_within(contribution_map: Tensor, share: float) -> int:
+    """The fewest pixels to the left and right of the middle column that hold a share of all.
+
+    Args:
+        contribution_map: S, `(H, W)`.
+        share: of the sum of S, in (0, 1].
+    """
+    columns = contribution_map.double().sum(0)
+    middle = len(columns) // 2
+    far = (torch.arange(len(columns)) - middle).abs()
+    held = columns.new_zeros(middle + 1).index_add_(0, far, columns).cumsum(0)
+    return int((held >= share * held[-1]).nonzero()[0])
+
+
 def only_trained_taps(model: nn.Module, size: int) -> nn.Module:
     """A copy in which the taps that training never used are zero.
 

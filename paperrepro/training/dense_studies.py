@@ -42,7 +42,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from ..analysis.erf import contribution_map
+from ..analysis.erf import contribution_map, distance_within
 from ..claims.dense import FAR, LARGE, SMALL
 from ..complexity import count_parameters
 from ..dense import load_dense, save_dense
@@ -329,13 +329,10 @@ def reaches(runs: str | os.PathLike[str], pictures: int = 16) -> pd.DataFrame:
         items = [task.val[(0, index, 0)] for index in range(pictures)]
         images = task.collate(items)[0]
         model = reparameterize(load_dense(run_folder("scenes", runs, label, seed) / MODEL))
-        across = contribution_map(model, images, stage="head").double().sum(0)
-        far = (torch.arange(len(across)) - len(across) // 2).abs()
-        held = torch.stack([across[far <= d].sum() for d in range(len(across) // 2 + 1)])
-        shares = held / across.sum()
+        contributions = contribution_map(model, images, stage="head")
         row: Row = {"variant": label, "seed": seed}
         for name, share in {"half": 0.5, "most": 0.9, "all": 0.99}.items():
-            row[name] = int((shares >= share).nonzero()[0])
+            row[name] = distance_within(contributions, share)
         rows.append(row)
     return pd.DataFrame(rows)
 
