@@ -80,15 +80,8 @@ def document():
     """The book as one page of HTML, in the look of the site."""
     parts = list(contents())
     pages = [page for _, found in parts for page in found]
-    # A page with formulas brings the scripts that set them.
-    head = (SITE / "fasternet.html").read_text(encoding="utf-8")
+    head = (SITE / "intro.html").read_text(encoding="utf-8")
     style = "".join(re.findall(r'<link rel="stylesheet"[^>]*>', head))
-    math = "".join(
-        re.findall(r"<script[^>]*>window\.MathJax.*?</script>", head)
-    )
-    math += "".join(
-        re.findall(r'<script[^>]*src="[^"]*mathjax[^"]*"></script>', head)
-    )
     title = yaml.safe_load((ROOT / "book" / "_config.yml").read_text())[
         "title"
     ]
@@ -108,7 +101,7 @@ def document():
     )
     return (
         '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-        f"<title>{title}</title>{style}{STYLE}{math}</head><body>"
+        f"<title>{title}</title>{style}{STYLE}</head><body>"
         f'<article class="bd-article"><div class="cover"><p>{title}</p></div>'
         f'<nav class="contents"><h2>Contents</h2>{listed}</nav>'
         f"{''.join(articles.values())}</article></body></html>"
@@ -132,7 +125,7 @@ def main():
         page = chromium.new_page(offline=True, color_scheme="light")
         page.set_default_timeout(600_000)
         page.goto(whole.as_uri())
-        page.evaluate("MathJax.startup.promise.then(() => null)")
+        page.evaluate("document.fonts.ready.then(() => null)")
         margin = dict.fromkeys(("top", "bottom", "left", "right"), "16mm")
         page.pdf(
             path=PDF,

@@ -13,11 +13,6 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.util.nodes import make_refnode
 
-USED = (
-    '<details class="library-used">'
-    "<summary>Used here of the library</summary>"
-)
-
 
 def names_used(notebook):
     """What a notebook takes from the library's modules, by name."""
@@ -116,6 +111,7 @@ def link(app, doctree, page):
             literal.replace_self(to(name, literal.deepcopy()))
     names = library.chapters.get(page)
     if names:
+        title = nodes.title("", "Used here of the library")
         body = nodes.paragraph()
         for name in names:
             short = name.removeprefix("paperrepro.")
@@ -124,11 +120,9 @@ def link(app, doctree, page):
                 to(name, nodes.literal("", short)),
             ]
         chapter = next(doctree.findall(nodes.section))
-        chapter += [
-            nodes.raw("", USED, format="html"),
-            body,
-            nodes.raw("", "</details>", format="html"),
-        ]
+        chapter += nodes.admonition(
+            "", title, body, classes=["seealso", "library-used", "dropdown"]
+        )
     for signature in doctree.findall(addnodes.desc_signature):
         body, name = signature.parent[-1], (signature["ids"] or [""])[0]
         users = [
