@@ -62,6 +62,22 @@ def points(
     return ax.plot(x, y, **(defaults | settings))
 
 
+def label(
+    ax: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **settings: Any
+) -> None:
+    """Write beside a point.
+
+    Args:
+        at: the point, in the axes' data.
+        offset: from the point to the text, in points (1/72 inch): to the left of it where the first
+            number is negative, centred where it is 0.
+        settings: of `Axes.annotate`; the type has 9 points.
+    """
+    side = "right" if offset[0] < 0 else "left" if offset[0] else "center"
+    defaults: dict[str, Any] = {"fontsize": 9, "ha": side}
+    ax.annotate(text, at, offset, textcoords="offset points", **(defaults | settings))
+
+
 def show(fig: Figure, alt: str, caption: str = "") -> None:
     """Display a figure once.
 

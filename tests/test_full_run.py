@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 import yaml
 
 from paperrepro.cli import app
@@ -16,6 +17,7 @@ from paperrepro.training.cost import (
     estimated_costs,
     training_flops,
 )
+from paperrepro.training.place import process_group
 from paperrepro.training.recipe import find_recipe, list_recipes
 
 ROOT = Path(__file__).parents[1]
@@ -69,4 +71,18 @@ def test_the_examples_call_the_command_as_it_is():
     for words in (container["command"] + container["args"], called):
         assert options(words) <= known and "--resume" in options(words)
     assert "--rdzv-backend=c10d" in called
+    assert "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in script
+    assert {"name": "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "value": "1"} in container["env"]
     assert job["spec"]["elasticPolicy"]["rdzvBackend"] == "c10d"
+
+
+def test_a_restart_that_would_wait_for_the_dead_is_refused(monkeypatch):
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "TORCHELASTIC_MAX_RESTARTS": "3",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        with process_group("cpu"):
+            pass

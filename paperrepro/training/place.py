@@ -112,12 +112,24 @@ class Consensus:
 
 @contextmanager
 def process_group(device: str | None) -> Iterator[Place]:
-    """This process's place among those that `torchrun` started, or alone."""
+    """This process's place among those that `torchrun` started, or alone.
+
+    Raises:
+        ValueError: `torchrun` would restart the processes, and they would wait for those that died.
+    """
     picked = pick_device(device)
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         yield Place(0, 1, picked)
         return
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0))
+    if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # PyTorch keeps one store for all restarts, with the addresses of the dead processes in it.
+        raise ValueError(
+            f"torchrun --max-restarts {restarts}: after a restart the processes would wait for the "
+            "addresses of those that died; start torchrun with "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment"
+        )
     on_gpu = picked.type == "cuda"
     if on_gpu:
         picked = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
