@@ -76,9 +76,11 @@ def test_an_even_gradient_is_held_in_proportion_to_the_distance(tmp_path, monkey
     run.mkdir(parents=True)
     runs({"K = 31": [1.0]}, what="right").assign(seed=2).to_csv(run / "tested.csv", index=False)
     even = torch.ones(96, 96)
-    monkeypatch.setattr(dense_studies, "load_dense", lambda path: torch.nn.Identity())
+    network = torch.nn.Module()
+    network.body = torch.nn.Conv2d(3, 3, 5)
+    monkeypatch.setattr(dense_studies, "load_dense", lambda path: network)
     monkeypatch.setattr(dense_studies, "contribution_map", lambda *given, **options: even)
-    row = {"variant": "K = 31", "seed": 2, "half": 24, "most": 43, "all": 48}
+    row = {"variant": "K = 31", "seed": 2, "half": 24, "most": 43, "all": 48, "theory": 2}
     assert reaches(tmp_path, pictures=1).to_dict("records") == [row]
 
 

@@ -43,6 +43,7 @@ import torch
 from PIL import Image
 
 from ..analysis.erf import contribution_map, distance_within
+from ..analysis.receptive_field import receptive_field
 from ..claims.dense import FAR, LARGE, SMALL
 from ..complexity import count_parameters
 from ..dense import load_dense, save_dense
@@ -314,8 +315,9 @@ def reaches(runs: str | os.PathLike[str], pictures: int = 16) -> pd.DataFrame:
         pictures: how many scenes the gradient is a mean of.
 
     Returns:
-        A row for each run: `variant`, `seed`, and the pixels to either side within which 50, 90 and
-        99 % of the gradient lie (`analysis.erf`, RepLKNet's Appendix B), `half`, `most` and `all`.
+        A row for each run: `variant`, `seed`, the pixels to either side within which 50, 90 and
+        99 % of the gradient lie (`analysis.erf`, RepLKNet's Appendix B), `half`, `most` and `all`,
+        and those that the backbone's last stage sees in theory, `theory`, borders or not.
 
     Raises:
         FileNotFoundError: no run is finished.
@@ -333,6 +335,7 @@ def reaches(runs: str | os.PathLike[str], pictures: int = 16) -> pd.DataFrame:
         row: Row = {"variant": label, "seed": seed}
         for name, share in {"half": 0.5, "most": 0.9, "all": 0.99}.items():
             row[name] = distance_within(contributions, share)
+        row["theory"] = receptive_field(model.body, size=SIZE).columns.size // 2
         rows.append(row)
     return pd.DataFrame(rows)
 
