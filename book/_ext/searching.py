@@ -97,7 +97,7 @@ def weigh(pages):
 
 def write(app, error):
     """Puts the weights into the index in the place of Sphinx's own lists of words."""
-    if error or app.builder.format != "html":
+    if error or not hasattr(app.builder, "indexer"):  # no page was written
         return
     path = Path(app.outdir) / "searchindex.js"
     index = js_index.loads(path.read_text(encoding="utf-8"))
