@@ -2,6 +2,7 @@
 
 import io
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,7 @@ pytest.importorskip("tinycss2")
 TTFont = pytest.importorskip("fontTools.ttLib").TTFont
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
-import formulas  # noqa: E402
-import lean  # noqa: E402
+formulas, lean = import_module("formulas"), import_module("lean")
 
 sys.path.pop(0)
 

@@ -307,7 +307,7 @@ def parts(
     found = dict.fromkeys(("stock", *METHODS, "triton"), reach)
     if is_inference:
         wide = narrowed(kernel, [CLIFF + 2 if taps == CLIFF else taps for taps in reach])
-        for method in ("channels_last", "stock" if own == "channels_last" else "channels_last"):
+        for method in ("channels_last", "stock") if own == "channels_last" else ("channels_last",):
             if 2 * math.prod(wide) <= math.prod(kernel):
                 found[method] = wide
             else:

@@ -69,12 +69,14 @@ def attempt(count: int, seed: int) -> Tally:
         for i in range(count):
             run = Path(folder) / str(i)
             pair = nodes(run, 31000 + (os.getpid() + i) % 10000)
-            while not (run / "last.pt").exists():
+            while not (run / "last.pt").exists() and all(node.poll() is None for node in pair):
                 time.sleep(0.05)
             time.sleep(chance.uniform(0, 1))
             workers = psutil.Process(pair[i % 2].pid).children()
             if not workers:
-                finished(pair)
+                tally.wrong.append(
+                    f"node {i % 2} had no worker to kill\n{finished(pair)[1][-3000:]}"
+                )
                 continue
             os.kill(workers[0].pid, signal.SIGKILL)
             codes, said = finished(pair)
