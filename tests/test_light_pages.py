@@ -1,9 +1,10 @@
-"""What makes the pages light: formulas without scripts, style rules and fonts cut to their use."""
+"""What a build makes of the pages: formulas without scripts, rules and fonts cut to their use."""
 
 import io
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ pytest.importorskip("tinycss2")
 TTFont = pytest.importorskip("fontTools.ttLib").TTFont
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
-formulas, lean = import_module("formulas"), import_module("lean")
+formulas, lean, searching = map(import_module, ("formulas", "lean", "searching"))
 
 sys.path.pop(0)
 
@@ -62,3 +63,11 @@ def test_the_font_of_formulas_holds_what_they_use():
     taller = [record.VariantGlyph for record in made.MathGlyphVariantRecord]
     assert len(taller) > 1
     assert {font["hmtx"][name][0] for name in taller} == {font["hmtx"][sign][0]}
+
+
+def test_a_build_that_writes_no_page_leaves_the_index_as_it_was(tmp_path):
+    index = tmp_path / "searchindex.js"
+    index.write_text("Search.setIndex({})")
+    builder = SimpleNamespace(format="html")  # without the indexer that a written page brings
+    searching.write(SimpleNamespace(builder=builder, outdir=tmp_path), None)
+    assert index.read_text() == "Search.setIndex({})"
