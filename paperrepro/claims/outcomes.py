@@ -5,9 +5,8 @@ and the result file that it was computed from. `data/results/outcomes.csv` holds
 `paperrepro outcomes --update` derives and writes them, and a test derives every one again. No
 verdict is typed.
 
-    >>> from paperrepro.claims.outcomes import load_outcomes, verdicts
+    >>> from paperrepro.claims.outcomes import load_outcomes
     >>> load_outcomes()[["statement", "paper", "ours", "low", "high", "verdict"]]
-    >>> verdicts().value_counts()
 """
 
 import math
@@ -25,14 +24,6 @@ from .table import load_claims
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STEPS = {
-    "agrees": "recomputed",
-    "differs": "differs",
-    "quoted": "quoted",
-    "not reproduced": "not tested",
-}
-"""Of LADDER, where a claim stands that no outcome is about: by its verdict of `claims.table`."""
 
 RULES = {
     "comparisons": "claims.compare: seeds and test images as errors, all judged together",
@@ -327,32 +318,3 @@ def update_outcomes(path: Path | None = None) -> list[str]:
     if changed:
         save_result(path, table, command="paperrepro outcomes --update")
     return changed
-
-
-def verdicts() -> "pd.Series":
-    """By the claim's id, one of LADDER, of every row of the claims.
-
-    A row that several outcomes are about has that of the outcome that names it first, else of the
-    first that names it at all. A quoted size that was counted (`benchmark.peers`) is recomputed, or
-    differs.
-    """
-    outcomes = load_outcomes()
-    about: dict[str, str] = {}
-    named_first: dict[str, str] = {}
-    for row in outcomes.itertuples():
-        first, *others = str(row.claims).split()
-        named_first.setdefault(first, str(row.verdict))
-        for claim in others:
-            about.setdefault(claim, str(row.verdict))
-    peers = load_result("peers").table
-    for peer in peers.to_dict("records"):
-        agrees = str(peer["agrees"])
-        counted = agrees in ("plain", "as run") or agrees.startswith("at ")
-        about[str(peer["claim"])] = "recomputed" if counted else "differs"
-    found = about | named_first
-    claims = load_claims().set_index("id")
-    return (
-        claims["verdict"]
-        .map(STEPS)
-        .where(~claims.index.isin(list(found)), claims.index.to_series().map(found))
-    )
