@@ -18,6 +18,7 @@ from paperrepro.claims.outcomes import (
     RULES,
     derive,
     load_outcomes,
+    power,
     ratio_call,
     update_outcomes,
 )
@@ -138,6 +139,22 @@ def test_calls_of_ratios():
     assert ratio_call(0.3, 0.5, 0.6) == "order holds"
 
 
+def test_what_is_undecided_had_the_power_or_had_not():
+    rows = [
+        ("difference", "fasternet-t5-x", 1.0, 2.0, "order holds"),
+        ("difference", "fasternet-t5-x", -1.0, 0.5, "inconclusive"),
+        ("difference", "fasternet-t5-x", 1.0, 1.5, "inconclusive"),
+        ("difference", "fasternet-t5-x", 0.0, 1.5, "inconclusive"),
+        ("ratio", "fasternet-t1-x", 2.0, 1.1, "seen here"),
+        ("difference", "replknet-t2-x", -3.0, 3.0, "opposite here"),
+    ]
+    told = power(pd.DataFrame(rows, columns=["kind", "claims", "paper", "visible", "verdict"]))
+    assert told.to_numpy().tolist() == [["fasternet", 4, 1, 1, 2], ["replknet", 1, 1, 0, 0]]
+    stored = power(load_outcomes())
+    parts = stored[["decided", "powered", "weak"]].sum(axis=1)
+    assert (parts == stored["differences"]).all()
+
+
 def test_update_writes_what_changed_and_then_nothing(tmp_path, monkeypatch, derived):
     monkeypatch.setattr("paperrepro.claims.outcomes.derive", lambda: derived)
     path = tmp_path / "outcomes.csv"
@@ -155,6 +172,7 @@ def test_the_command():
     shown = run(app, ["outcomes", "--paper", "mobileone", "--verdict", "opposite here"])
     assert shown.exit_code == 0, shown.output
     assert "latency on a CPU and flops" in shown.stdout and "ReLU against" not in shown.stdout
+    assert shown.stderr.startswith("mobileone: ") and len(shown.stderr.splitlines()) == 1
     wrong = run(app, ["outcomes", "--verdict", "agrees"])
     assert wrong.exit_code == 2 and "opposite here" in wrong.stderr
 

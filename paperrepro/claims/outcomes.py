@@ -302,6 +302,26 @@ def load_outcomes(path: Path | None = None) -> "pd.DataFrame":
     return load_result(path or "outcomes").table.fillna({"unit": "", "note": ""})
 
 
+def power(outcomes: "pd.DataFrame") -> "pd.DataFrame":
+    """How many differences between trained networks are decided, and which designs could decide.
+
+    Args:
+        outcomes: rows of `load_outcomes`; those of another kind are left out.
+
+    Returns:
+        A row per paper: `differences`; `decided`, whose interval leaves out zero; `powered`, which
+        are not, though an effect as large as the paper's is found in four cases of five; and
+        `weak`, whose design would miss it more often.
+    """
+    trained = outcomes[outcomes["kind"] == "difference"]
+    decided = trained["verdict"] != "inconclusive"
+    enough = trained["visible"] <= trained["paper"].abs()
+    counted = {"decided": decided, "powered": ~decided & enough, "weak": ~decided & ~enough}
+    papers = trained["claims"].str.partition("-")[0].rename("paper")
+    table = trained.assign(differences=1, **counted).groupby(papers, sort=False)
+    return table[["differences", *counted]].sum().reset_index()
+
+
 def update_outcomes(path: Path | None = None) -> list[str]:
     """Derives every outcome and writes the file, where one changed.
 

@@ -301,7 +301,9 @@ def outcomes(
     """List what was measured here of the papers' claims: differences, ratios, correlations.
 
     Each has its interval beside the paper's number, and a verdict that follows from them. The
-    table leaves out the result it was computed from; csv and json hold every column.
+    table leaves out the result it was computed from; csv and json hold every column. Below a table
+    stands how many differences between trained networks are decided, and of how many the design
+    could have shown an effect as large as the paper's.
 
     \b
     Examples:
@@ -309,7 +311,8 @@ def outcomes(
       paperrepro outcomes --verdict "opposite here"
       paperrepro outcomes --format csv > outcomes.csv
     """
-    from ..claims.outcomes import load_outcomes, update_outcomes
+    from ..claims.compare import POWER
+    from ..claims.outcomes import load_outcomes, power, update_outcomes
 
     with exit_on_error(2):
         check_choice("paper", paper, PAPERS)
@@ -320,11 +323,18 @@ def outcomes(
         table = load_outcomes()
     if paper is not None:
         table = table[table["claims"].str.startswith(paper)]
-    if verdict is not None:
-        table = table[table["verdict"] == verdict]
-    if format in (Format.table, Format.markdown):
-        table = table[OUTCOME_COLUMNS]
-    typer.echo(render(table, format))
+    told = table if verdict is None else table[table["verdict"] == verdict]
+    if format not in (Format.table, Format.markdown):
+        typer.echo(render(told, format))
+        return
+    typer.echo(render(told[OUTCOME_COLUMNS], format))
+    for row in power(table).itertuples():
+        typer.echo(
+            f"{row.paper}: {row.differences} differences between trained networks, {row.decided} "
+            f"decided, {row.powered} undecided although the paper's effect would have been seen "
+            f"(power {POWER}), {row.weak} too small an experiment",
+            err=True,
+        )
 
 
 def about(name: str, claims: "pd.DataFrame") -> "pd.Series":
