@@ -12,10 +12,11 @@ import argparse
 import copy
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -142,20 +143,16 @@ def measured(
         del candidates["nchw of channels_last"]  # some twenty times slower than the best
     comparison = compare(
         candidates,
-        rounds=3 if training else 7,
+        rounds=6 if training else 12,
         min_seconds=0.004,
         threads=threads,
         clock=time.process_time if threads == 1 else time.perf_counter,
     )
-    best = {
-        layout: min(
-            timing.median
-            for name, timing in comparison.timings.items()
-            if name.endswith(f" of {layout}")
-            or name in (layout, "torch_fft" if layout == "nchw" else "")
-        )
-        for layout in FORMATS
-    }
+    best = {}
+    for layout in FORMATS:
+        own = (layout, "torch_fft") if layout == "nchw" else (layout,)
+        public = [name for name in candidates if name in own or name.endswith(f" of {layout}")]
+        best[layout] = best_median([comparison[name].seconds for name in public])
     row = {"nchw_ms": comparison["nchw"].median * 1e3}
     for name in ("channels_last", "torch_fft", *OURS):
         row[name] = comparison.speed_up(name, "nchw")
@@ -164,6 +161,16 @@ def measured(
     row["static_over_channels_last"] = comparison.speed_up("static_channels_last", "channels_last")
     row["spread"] = max(timing.spread for timing in comparison.timings.values())
     return row | {"null": comparison.null}
+
+
+def best_median(seconds: Sequence[Sequence[float]]) -> float:
+    """The median of the best of several candidates.
+
+    Half of the rounds tell which is the best, and the others how long it takes: the least of
+    several noisy medians is shorter than any candidate is.
+    """
+    halves = [np.median([times[half::2] for times in seconds], axis=1) for half in (0, 1)]
+    return float(np.mean([halves[1 - half][halves[half].argmin()] for half in (0, 1)]))
 
 
 def networks(*, quick: bool = False, threads: int = 1, progress: bool = True) -> pd.DataFrame:
