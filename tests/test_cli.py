@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 import paperrepro
 from paperrepro import list_models
-from paperrepro.claims.table import COLUMNS, MODES, PAPERS, VERDICTS, claims_folder, load_claims
+from paperrepro.claims.judged import judged_claims
+from paperrepro.claims.table import COLUMNS, LADDER, MODES, PAPERS, claims_folder
 from paperrepro.cli import app
 
 
@@ -63,7 +64,7 @@ def test_info():
     assert "Scaling Up Your Kernels to 31x31" in text
     assert "stage 3  512 x 14 x 14      18  54,475,264" in text
     assert "kernels         31,29,27,13" in text
-    reasons = load_claims(paper="replknet").set_index("id")["why"]
+    reasons = judged_claims("replknet").set_index("id")["why"]
     assert reasons["replknet-t5-replknet_31-params"] in " ".join(text.split())
     assert "Claims\nitem" in text
 
@@ -93,7 +94,7 @@ def test_info_at_another_size():
 
 def test_claims_as_table():
     lines = output("claims", "--paper", "replknet", "--verdict", "differs").splitlines()
-    assert len(lines) == 1 + 11
+    assert len(lines) == 1 + 12
     expected = "replknet Table 5 RepLKNet-31 params M 79.3 79.439 differs".split()
     assert expected in [line.split() for line in lines[1:]]
 
@@ -104,7 +105,7 @@ def test_claims_as_csv_are_the_files_and_the_verdict():
     for path in sorted(claims_folder().glob("*.csv")):
         with path.open(newline="", encoding="utf-8") as file:
             stored += csv.DictReader(file)
-    assert [row["verdict"] for row in printed] == list(load_claims()["verdict"])
+    assert [row["verdict"] for row in printed] == list(judged_claims()["verdict"])
     assert [{column: row[column] for column in COLUMNS} for row in printed] == stored
 
 
@@ -150,7 +151,7 @@ def test_claims_update(tmp_path, monkeypatch):
         (["models", "--family", "resnet"], ["'resnet'", "mobileone", "rapidnet"]),
         (["claims", "--paper", "resnet"], ["'resnet'", *PAPERS]),
         (["claims", "--mode", "guess"], ["'guess'", *MODES]),
-        (["claims", "--verdict", "wrong"], ["'wrong'", *VERDICTS]),
+        (["claims", "--verdict", "wrong"], ["'wrong'", *LADDER]),
     ],
 )
 def test_bad_argument_is_one_line(arguments, fragments):
@@ -216,7 +217,7 @@ def test_help_names_the_subcommands_modes_and_verdicts():
         if path:
             assert f" {path[-1]} " in output(*path[:-1], "--help")
     text = output("claims", "--help")
-    assert all(word in text for word in (*MODES, *VERDICTS))
+    assert all(word in text for word in (*MODES, *LADDER))
 
 
 def test_a_closed_pipe_is_no_error():

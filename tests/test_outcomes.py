@@ -12,14 +12,15 @@ from paperrepro.claims import LADDER, PAPERS, load_claims
 from paperrepro.claims.ablations import COMPARED, differences
 from paperrepro.claims.compare import compare, compare_accuracies
 from paperrepro.claims.headlines import FROM_WORST, headlines
+from paperrepro.claims.judged import judged_claims
 from paperrepro.claims.outcomes import (
     COLUMNS,
     RULES,
     derive,
     load_outcomes,
+    power,
     ratio_call,
     update_outcomes,
-    verdicts,
 )
 from paperrepro.claims.third_party import HOW, third_party
 from paperrepro.cli import app
@@ -52,13 +53,39 @@ def test_outcomes_speak_of_claims_that_there_are(derived):
 
 
 def test_every_claim_stands_on_the_ladder():
-    claims = load_claims().set_index("id")
-    found = verdicts()
-    assert list(found.index) == list(claims.index)
-    assert set(found) <= set(LADDER)
-    untested = claims[(found == "not tested").to_numpy()]
+    judged = judged_claims()
+    assert list(judged["id"]) == list(load_claims()["id"])
+    assert set(judged["verdict"]) <= set(LADDER)
+    untested = judged[judged["verdict"] == "not tested"]
     assert (untested["how"].str.len() > 0).all(), "say what would test it"
     assert set(untested["mode"]) <= {"measured", "small", "command"}
+
+
+def test_a_measured_verdict_stands_beside_what_was_measured():
+    judged = judged_claims().set_index("id")
+    measured = judged["verdict"].isin(["seen here", "order holds", "inconclusive", "opposite here"])
+    numbers = [f"outcome_{name}" for name in ("paper", "ours", "low", "high", "visible")]
+    assert measured.any() and judged[measured][numbers].notna().all(axis=None)
+    untouched = judged["verdict"].isin(["not tested", "quoted"])
+    assert judged[untouched].filter(like="outcome_").isna().all(axis=None)
+    of = load_outcomes().set_index("id")
+    row = judged.loc["replknet-t2-mobilenet_v2_13x13_without_shortcut-top1"]
+    outcome = of.loc[row["outcome_id"]]
+    assert row["outcome_id"] == "mobilenetv2-kernels-13x13-no-shortcut-against-3x3-no-shortcut"
+    assert (row["verdict"], row["outcome_low"]) == (outcome["verdict"], outcome["low"])
+
+
+def test_a_size_of_others_stands_beside_its_count():
+    judged = judged_claims().set_index("id")
+    row = judged.loc["replknet-t6-swin_l_384_22k-macs"]
+    assert (row["verdict"], row["outcome_kind"], row["outcome_ours"]) == (
+        "recomputed",
+        "count",
+        103.9,
+    )
+    counted = judged[judged["outcome_kind"] == "count"]
+    assert set(counted["verdict"]) == {"recomputed", "differs"}
+    assert counted["outcome_note"].notna().all()
 
 
 def test_a_comparison_is_of_variants_and_claims_that_there_are():
@@ -112,6 +139,22 @@ def test_calls_of_ratios():
     assert ratio_call(0.3, 0.5, 0.6) == "order holds"
 
 
+def test_what_is_undecided_had_the_power_or_had_not():
+    rows = [
+        ("difference", "fasternet-t5-x", 1.0, 2.0, "order holds"),
+        ("difference", "fasternet-t5-x", -1.0, 0.5, "inconclusive"),
+        ("difference", "fasternet-t5-x", 1.0, 1.5, "inconclusive"),
+        ("difference", "fasternet-t5-x", 0.0, 1.5, "inconclusive"),
+        ("ratio", "fasternet-t1-x", 2.0, 1.1, "seen here"),
+        ("difference", "replknet-t2-x", -3.0, 3.0, "opposite here"),
+    ]
+    told = power(pd.DataFrame(rows, columns=["kind", "claims", "paper", "visible", "verdict"]))
+    assert told.to_numpy().tolist() == [["fasternet", 4, 1, 1, 2], ["replknet", 1, 1, 0, 0]]
+    stored = power(load_outcomes())
+    parts = stored[["decided", "powered", "weak"]].sum(axis=1)
+    assert (parts == stored["differences"]).all()
+
+
 def test_update_writes_what_changed_and_then_nothing(tmp_path, monkeypatch, derived):
     monkeypatch.setattr("paperrepro.claims.outcomes.derive", lambda: derived)
     path = tmp_path / "outcomes.csv"
@@ -129,6 +172,7 @@ def test_the_command():
     shown = run(app, ["outcomes", "--paper", "mobileone", "--verdict", "opposite here"])
     assert shown.exit_code == 0, shown.output
     assert "latency on a CPU and flops" in shown.stdout and "ReLU against" not in shown.stdout
+    assert shown.stderr.startswith("mobileone: ") and len(shown.stderr.splitlines()) == 1
     wrong = run(app, ["outcomes", "--verdict", "agrees"])
     assert wrong.exit_code == 2 and "opposite here" in wrong.stderr
 

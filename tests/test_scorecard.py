@@ -8,7 +8,8 @@ import pytest
 from paperrepro.claims import LADDER, PAPERS, load_claims
 from paperrepro.claims import scorecard as card
 from paperrepro.claims.headlines import headlines
-from paperrepro.claims.outcomes import load_outcomes, verdicts
+from paperrepro.claims.judged import judged_claims
+from paperrepro.claims.outcomes import load_outcomes
 
 
 class Cells(HTMLParser):
@@ -56,7 +57,10 @@ def test_every_headline_has_its_verdict():
 
 def test_every_claim_has_its_verdict():
     rows = Cells(card.claims_table()).rows[1:]
-    assert [row[0] for row in rows] == list(verdicts())
+    judged = judged_claims()
+    assert [row[0] for row in rows] == list(judged["verdict"])
+    answered = ~judged["verdict"].isin(["not tested", "quoted"])
+    assert [bool(row[4]) for row in rows] == list(answered), "a word without what it rests on"
     assert [row[3].split(" ")[0] for row in rows[:50]] == [
         str(value) for value in load_claims()["paper_value"][:50]
     ]

@@ -99,14 +99,6 @@ CLASSIFIERS = (
     ("replknet", "Table 6"),
 )
 
-AGREES = {
-    "plain": "the count, rounded, is the paper's number",
-    "as run": "the count of the re-parameterized network is",
-    "at N pixels": "the count on larger images is: the network's own paper uses them",
-    "nearly": "within 2 %: counters differ in norms, activations and attention, and tables in "
-    "their rounding",
-    "neither": "unexplained",
-}
 NEARLY = 0.02
 OTHER_SIZES = (256, 288, 300, 320)
 FULLY_CONVOLUTIONAL = ("fastvit", "efficientnet", "mobilevit")
@@ -118,7 +110,7 @@ def run(*, progress: bool = True) -> pd.DataFrame:
     Returns:
         A row per claim: `claim`, `subject`, the `twin`, `size`, `quantity`, `unit`, `paper` (its
         digits), `ours` as trained and `ours_as_run` in the paper's unit, timm's version, and
-        `agrees`, a key of `AGREES`.
+        `agrees`, a key of `COUNTS` with its pixels.
     """
     rows = quoted_sizes()
     rows = rows[rows["subject"].isin(TWINS)]

@@ -9,7 +9,8 @@ verdict is derived from those; of several the least favourable counts.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .outcomes import load_outcomes, verdicts
+from .judged import judged_claims
+from .outcomes import load_outcomes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -279,7 +280,7 @@ def headlines() -> "pd.DataFrame":
     import pandas as pd
 
     of_outcome = load_outcomes().set_index("id")["verdict"]
-    of_claim = verdicts()
+    of_claim = judged_claims().set_index("id")["verdict"]
     rows = []
     for headline in HEADLINES:
         found = {name: str(of_outcome[name]) for name in headline.outcomes}

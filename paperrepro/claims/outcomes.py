@@ -5,9 +5,8 @@ and the result file that it was computed from. `data/results/outcomes.csv` holds
 `paperrepro outcomes --update` derives and writes them, and a test derives every one again. No
 verdict is typed.
 
-    >>> from paperrepro.claims.outcomes import load_outcomes, verdicts
+    >>> from paperrepro.claims.outcomes import load_outcomes
     >>> load_outcomes()[["statement", "paper", "ours", "low", "high", "verdict"]]
-    >>> verdicts().value_counts()
 """
 
 import math
@@ -25,14 +24,6 @@ from .table import load_claims
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STEPS = {
-    "agrees": "recomputed",
-    "differs": "differs",
-    "quoted": "quoted",
-    "not reproduced": "not tested",
-}
-"""Of LADDER, where a claim stands that no outcome is about: by its verdict of `claims.table`."""
 
 RULES = {
     "comparisons": "claims.compare: seeds and test images as errors, all judged together",
@@ -311,6 +302,26 @@ def load_outcomes(path: Path | None = None) -> "pd.DataFrame":
     return load_result(path or "outcomes").table.fillna({"unit": "", "note": ""})
 
 
+def power(outcomes: "pd.DataFrame") -> "pd.DataFrame":
+    """How many differences between trained networks are decided, and which designs could decide.
+
+    Args:
+        outcomes: rows of `load_outcomes`; those of another kind are left out.
+
+    Returns:
+        A row per paper: `differences`; `decided`, whose interval leaves out zero; `powered`, which
+        are not, though an effect as large as the paper's is found in four cases of five; and
+        `weak`, whose design would miss it more often.
+    """
+    trained = outcomes[outcomes["kind"] == "difference"]
+    decided = trained["verdict"] != "inconclusive"
+    enough = trained["visible"] <= trained["paper"].abs()
+    counted = {"decided": decided, "powered": ~decided & enough, "weak": ~decided & ~enough}
+    papers = trained["claims"].str.partition("-")[0].rename("paper")
+    table = trained.assign(differences=1, **counted).groupby(papers, sort=False)
+    return table[["differences", *counted]].sum().reset_index()
+
+
 def update_outcomes(path: Path | None = None) -> list[str]:
     """Derives every outcome and writes the file, where one changed.
 
@@ -327,32 +338,3 @@ def update_outcomes(path: Path | None = None) -> list[str]:
     if changed:
         save_result(path, table, command="paperrepro outcomes --update")
     return changed
-
-
-def verdicts() -> "pd.Series":
-    """By the claim's id, one of LADDER, of every row of the claims.
-
-    A row that several outcomes are about has that of the outcome that names it first, else of the
-    first that names it at all. A quoted size that was counted (`benchmark.peers`) is recomputed, or
-    differs.
-    """
-    outcomes = load_outcomes()
-    about: dict[str, str] = {}
-    named_first: dict[str, str] = {}
-    for row in outcomes.itertuples():
-        first, *others = str(row.claims).split()
-        named_first.setdefault(first, str(row.verdict))
-        for claim in others:
-            about.setdefault(claim, str(row.verdict))
-    peers = load_result("peers").table
-    for peer in peers.to_dict("records"):
-        agrees = str(peer["agrees"])
-        counted = agrees in ("plain", "as run") or agrees.startswith("at ")
-        about[str(peer["claim"])] = "recomputed" if counted else "differs"
-    found = about | named_first
-    claims = load_claims().set_index("id")
-    return (
-        claims["verdict"]
-        .map(STEPS)
-        .where(~claims.index.isin(list(found)), claims.index.to_series().map(found))
-    )

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import svg
 
 from .headlines import headlines
-from .outcomes import load_outcomes, verdicts
+from .judged import judged_claims
+from .outcomes import load_outcomes
 from .table import LADDER, load_claims
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def with_unit(claim: Row, column: str) -> str:
 
 def ladder_table() -> str:
     """The words, what each means, and how many claims stand there."""
-    counts = verdicts().value_counts()
+    counts = judged_claims()["verdict"].value_counts()
     rows = "".join(
         f"<tr><td>{badge(word)}</td><td>{escape(meaning)}</td><td>{counts.get(word, 0)}</td></tr>"
         for word, meaning in LADDER.items()
@@ -224,18 +225,23 @@ def needs_table(rows: "pd.DataFrame") -> str:
 def all_claims() -> "pd.DataFrame":
     """Every row of the claims, with `step`, its word of the ladder, and `told`, what we have.
 
-    `told` is our count, or an outcome's value and interval; empty where nothing was run.
+    `told` is our count, or an outcome: its statement, value, interval and what could have been
+    seen; empty where nothing was run.
     """
-    table = load_claims()
-    step = verdicts()
-    table["step"] = table["id"].map(step)
-    told: dict[str, str] = {}
-    for outcome in load_outcomes().to_dict("records"):
-        told.setdefault(str(outcome["claims"]).split()[0], in_words(outcome))
-    table["told"] = [
-        told.get(str(row["id"]), with_unit(row, "ours")) for row in table.to_dict("records")
-    ]
-    return table
+    judged = judged_claims()
+    told = [what_we_have(row) for row in judged.to_dict("records")]
+    return load_claims().assign(step=judged["verdict"], told=told)
+
+
+def what_we_have(judged: Row) -> str:
+    """Of a row of `judged_claims`, our count or its outcome in words; empty without either."""
+    kind = judged["outcome_kind"]
+    if not isinstance(kind, str):
+        return with_unit(judged, "ours")
+    outcome = {str(name).removeprefix("outcome_"): value for name, value in judged.items()}
+    if kind == "count":
+        return f"{outcome['ours']:g} {outcome['unit']} ({outcome['statement']})"
+    return f"{outcome['statement']}: {in_words(outcome)}; {rests_on(outcome)}"
 
 
 def claims_table() -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -60,14 +60,6 @@ MODES = {
     "quoted": "a number of a network or a training outside this project, kept as the paper's data",
 }
 
-VERDICTS = {
-    "agrees": "our value is within the tolerance",
-    "differs": "our value is outside the tolerance; the row says why",
-    "not reproduced": "no value of ours to compare; the row says what one would need",
-    "quoted": "the paper's data, with nothing of ours to compare",
-}
-
-
 LADDER = {
     "proved": "algebra, or a network before and after it was re-parameterized: the same function",
     "recomputed": "counted or computed here, to the paper's last digit",
@@ -81,7 +73,7 @@ LADDER = {
     "not tested": "nothing here answers it; the row says what would",
     "quoted": "a number of others that the paper repeats",
 }
-"""What became of a claim when it was tested, the same words everywhere; see `claims.outcomes`."""
+"""What became of a claim when it was tested, the same words everywhere; see `claims.judged`."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +150,8 @@ def claims_folder() -> Path:
 
 
 def verdict(claim: Mapping) -> str:
-    """One of VERDICTS for a parsed claim, derived from its mode, values and tolerance."""
+    """How our value of a parsed claim compares with the paper's: "agrees", within the tolerance, or
+    "differs"; "not reproduced" without a value of ours, "quoted" for others' networks."""
     if claim["mode"] == "quoted":
         return "quoted"
     if claim["ours"] is None:
@@ -273,6 +266,12 @@ def _bad_combination(row: Mapping[str, str]) -> str | None:
     return None
 
 
+def check_choice(name: str, value: str | None, allowed: Collection[str]) -> None:
+    """Raises ValueError, naming what is allowed, for a value that is not; None stands for all."""
+    if value is not None and value not in allowed:
+        raise ValueError(f"unknown {name} {value!r}; use one of {', '.join(allowed)}")
+
+
 def load_claims(
     paper: str | None = None, mode: str | None = None, folder: str | Path | None = None
 ) -> pd.DataFrame:
@@ -285,7 +284,8 @@ def load_claims(
 
     Returns:
         One row per claim, columns COLUMNS and ``verdict``, in the order of the files. Values and
-        tolerances are ``decimal.Decimal``, ``str`` for texts, or None (see parse_claim).
+        tolerances are ``decimal.Decimal``, ``str`` for texts, or None (see parse_claim). The
+        verdict is about ``ours`` alone (see verdict); ``judged_claims`` gives the word of LADDER.
 
     Raises:
         ValueError: an unknown paper or mode, or a bad row, named by file, line and value.
@@ -293,9 +293,8 @@ def load_claims(
     """
     import pandas as pd
 
-    for name, value, allowed in (("paper", paper, PAPERS), ("mode", mode, MODES)):
-        if value is not None and value not in allowed:
-            raise ValueError(f"unknown {name} {value!r}; use one of {', '.join(allowed)}")
+    check_choice("paper", paper, PAPERS)
+    check_choice("mode", mode, MODES)
     folder = claims_folder() if folder is None else Path(folder)
     paths = sorted(folder.glob("*.csv"))
     if not paths:

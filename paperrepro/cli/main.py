@@ -18,7 +18,7 @@ from .console import Commands
 from .data import app as data_commands
 from .dense import predict
 from .export import export, phone_report, plan, verify, verify_networks
-from .models import CLAIMS_EPILOG, claims, draw, info, models, outcomes
+from .models import CLAIMS_EPILOG, OUTCOMES_EPILOG, claims, draw, info, models, outcomes
 from .training import evaluate, experiment, recipe, train
 
 app = typer.Typer(
@@ -84,6 +84,6 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for command in COMMANDS:
     app.command()(command)
 app.command(epilog=CLAIMS_EPILOG)(claims)
-app.command()(outcomes)
+app.command(epilog=OUTCOMES_EPILOG)(outcomes)
 app.add_typer(benchmark_commands, name="benchmark")
 app.add_typer(data_commands, name="data")

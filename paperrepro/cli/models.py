@@ -1,12 +1,15 @@
 """`paperrepro models`, `info`, `claims` and `outcomes`."""
 
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..claims import LADDER, MODES, PAPERS, VERDICTS, load_claims
+from ..claims import LADDER, MODES, PAPERS
+from ..claims.table import check_choice
 from .console import Format, FormatOption, aligned, exit_on_error, render
 
 if TYPE_CHECKING:
@@ -95,7 +98,7 @@ def info(
       paperrepro info fasternet_t0
       paperrepro info replknet_31b --size 384
     """
-    from ..claims import load_claims
+    from ..claims.judged import judged_claims
     from ..claims.reproduce import configuration, network
     from ..complexity import complexity, layer_counts, stage_table
     from ..models import check_name, family_of
@@ -112,7 +115,7 @@ def info(
     family = family_of(name)
     release = family.releases.get(name)
     with exit_on_error(1):
-        claims = load_claims()
+        claims = judged_claims()
     claims = claims[about(name, claims)]
 
     typer.echo(f"{name}  {family.paper or ''}".rstrip())
@@ -150,10 +153,17 @@ def info(
         typer.echo(f"\n{title}\n{body}")
 
 
-CLAIMS_EPILOG = "\n\n".join(
-    f"\b\n{title}:\n" + "\n".join(f"  {name:14}  {meaning}" for name, meaning in meanings.items())
-    for title, meanings in (("Modes", MODES), ("Verdicts", VERDICTS))
-)
+def glossary(title: str, meanings: Mapping[str, str]) -> str:
+    """Words and what they mean, as the end of a help text."""
+    lines = (
+        fill(meaning, 78, initial_indent=f"  {name:14}  ", subsequent_indent=" " * 18)
+        for name, meaning in meanings.items()
+    )
+    return f"\b\n{title}:\n" + "\n".join(lines)
+
+
+OUTCOMES_EPILOG = glossary("Verdicts", LADDER)
+CLAIMS_EPILOG = glossary("Modes", MODES) + "\n\n" + OUTCOMES_EPILOG
 
 
 def draw(
@@ -224,7 +234,7 @@ def claims(
     ] = None,
     verdict: Annotated[
         str | None,
-        typer.Option(help=f"Only the claims with one verdict: {', '.join(VERDICTS)}."),
+        typer.Option(help=f"Only the claims with one verdict: {', '.join(LADDER)}."),
     ] = None,
     format: FormatOption = Format.table,
     update: Annotated[
@@ -235,35 +245,36 @@ def claims(
         ),
     ] = False,
 ) -> None:
-    """List what the papers claim, with our value beside theirs.
+    """List what the papers claim, with our value beside theirs and what became of the claim.
 
-    The table leaves out how a value was obtained and why it differs; csv and json hold every
-    column.
+    The table leaves out how a value was obtained, why it differs and what was measured instead. The
+    formats csv and json hold every column, with the interval of each outcome, what could have been
+    seen and the command that measures it again; `paperrepro outcomes` lists the outcomes alone.
 
     \b
     Examples:
       paperrepro claims --paper rapidnet --mode exact
       paperrepro claims --model fasternet_s
       paperrepro claims --verdict differs --format json
-      paperrepro claims --verdict "not reproduced" --format csv > missing.csv
+      paperrepro claims --verdict "not tested" --format csv > missing.csv
     """
+    from ..claims.judged import judged_claims
+
     with exit_on_error(2):
         if model is not None:
             from ..models import check_name
 
             check_name(model)
-        if verdict is not None and verdict not in VERDICTS:
-            raise ValueError(f"unknown verdict {verdict!r}; use one of {', '.join(VERDICTS)}")
-        for option, value, allowed in (("paper", paper, PAPERS), ("mode", mode, MODES)):
-            if value is not None and value not in allowed:
-                raise ValueError(f"unknown {option} {value!r}; use one of {', '.join(allowed)}")
+        check_choice("paper", paper, PAPERS)
+        check_choice("mode", mode, MODES)
+        check_choice("verdict", verdict, LADDER)
     with exit_on_error(1):
         if update:
             from ..claims.reproduce import update_claims
 
             changed = update_claims()
             typer.echo(f"{len(changed)} changed: {', '.join(changed) or 'none'}", err=True)
-        table = load_claims(paper, mode)
+        table = judged_claims(paper, mode)
     if model is not None:
         table = table[about(model, table)]
     if verdict is not None:
@@ -290,7 +301,9 @@ def outcomes(
     """List what was measured here of the papers' claims: differences, ratios, correlations.
 
     Each has its interval beside the paper's number, and a verdict that follows from them. The
-    table leaves out the result it was computed from; csv and json hold every column.
+    table leaves out the result it was computed from; csv and json hold every column. Below a table
+    stands how many differences between trained networks are decided, and of how many the design
+    could have shown an effect as large as the paper's.
 
     \b
     Examples:
@@ -298,23 +311,30 @@ def outcomes(
       paperrepro outcomes --verdict "opposite here"
       paperrepro outcomes --format csv > outcomes.csv
     """
-    from ..claims.outcomes import load_outcomes, update_outcomes
+    from ..claims.compare import POWER
+    from ..claims.outcomes import load_outcomes, power, update_outcomes
 
     with exit_on_error(2):
-        for option, value, allowed in (("paper", paper, PAPERS), ("verdict", verdict, LADDER)):
-            if value is not None and value not in allowed:
-                raise ValueError(f"unknown {option} {value!r}; use one of {', '.join(allowed)}")
+        check_choice("paper", paper, PAPERS)
+        check_choice("verdict", verdict, LADDER)
     with exit_on_error(1):
         if update:
             typer.echo(f"{len(update_outcomes())} changed", err=True)
         table = load_outcomes()
     if paper is not None:
         table = table[table["claims"].str.startswith(paper)]
-    if verdict is not None:
-        table = table[table["verdict"] == verdict]
-    if format in (Format.table, Format.markdown):
-        table = table[OUTCOME_COLUMNS]
-    typer.echo(render(table, format))
+    told = table if verdict is None else table[table["verdict"] == verdict]
+    if format not in (Format.table, Format.markdown):
+        typer.echo(render(told, format))
+        return
+    typer.echo(render(told[OUTCOME_COLUMNS], format))
+    for row in power(table).itertuples():
+        typer.echo(
+            f"{row.paper}: {row.differences} differences between trained networks, {row.decided} "
+            f"decided, {row.powered} undecided although the paper's effect would have been seen "
+            f"(power {POWER}), {row.weak} too small an experiment",
+            err=True,
+        )
 
 
 def about(name: str, claims: "pd.DataFrame") -> "pd.Series":

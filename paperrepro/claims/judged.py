@@ -1,0 +1,94 @@
+"""Every claim with its word of the ladder and what the word rests on.
+
+A word is never typed: it follows from an outcome, from a size that was counted
+(`paperrepro benchmark peers`), or from our value and its tolerance.
+
+    >>> from paperrepro.claims.judged import judged_claims
+    >>> judged_claims("fasternet")[["subject", "quantity", "paper_value", "verdict"]]
+"""
+
+from typing import TYPE_CHECKING
+
+from ..results import load_result
+from .outcomes import load_outcomes, provenance
+from .table import load_claims
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STEPS = {
+    "agrees": "recomputed",
+    "differs": "differs",
+    "quoted": "quoted",
+    "not reproduced": "not tested",
+}
+"""Of LADDER, where a claim stands that no outcome is about: by its verdict of `load_claims`."""
+
+COUNTS = {
+    "plain": "the count, rounded, is the paper's number",
+    "as run": "the count of the re-parameterized network is",
+    "at N pixels": "the count on larger images is: the network's own paper uses them",
+    "nearly": "within 2 %: counters differ in norms, activations and attention, and tables in "
+    "their rounding",
+    "neither": "unexplained",
+}
+"""How the size that a paper quotes of a network of others compares with our count of it."""
+
+
+def judged_claims(paper: str | None = None, mode: str | None = None) -> "pd.DataFrame":
+    """Every claim with its word of LADDER, and the outcome that gave it.
+
+    Args:
+        paper: one of PAPERS; None for all.
+        mode: one of MODES; None for all.
+
+    Returns:
+        The rows and columns of `load_claims`, with `verdict` a key of LADDER; then the columns of
+        `load_outcomes` as `outcome_id`, `outcome_statement`, `outcome_ours`, `outcome_low` and so
+        on, empty where no outcome is about the claim. A size of others' networks that was counted
+        has its count there, with the kind "count" and no id.
+
+    Raises:
+        ValueError: an unknown paper or mode, or a bad row, named by file, line and value.
+    """
+    claims = load_claims(paper, mode)
+    found = claims.join(answers().add_prefix("outcome_"), on="id")
+    word = found.pop("outcome_verdict")
+    return found.assign(verdict=word.fillna(claims["verdict"].map(STEPS)))
+
+
+def answers() -> "pd.DataFrame":
+    """By the claim's id, what answers it: an outcome, or the count of a network of others.
+
+    Of several outcomes it is the first that names the claim first, else the first that names it.
+    """
+    import pandas as pd
+
+    outcomes = load_outcomes()
+    each = outcomes.assign(claim=outcomes["claims"].str.split()).explode("claim")
+    others = each.duplicated("id")
+    every = pd.concat([each[~others], each[others], counts()])
+    return every.drop_duplicates("claim").set_index("claim").drop(columns="claims")
+
+
+def counts() -> "pd.DataFrame":
+    """The sizes of others' networks that were counted, in the form of the outcomes."""
+    import pandas as pd
+
+    peers = load_result("peers").table
+    compared = peers["agrees"].str.replace(r"\d+", "N", regex=True)
+    return pd.DataFrame(
+        {
+            "claim": peers["claim"],
+            "kind": "count",
+            "statement": peers["twin"] + " at " + peers["size"].astype(str) + " pixels",
+            "unit": peers["unit"],
+            "paper": peers["paper"],
+            "ours": peers["ours"].where(compared != "as run", peers["ours_as_run"]),
+            "verdict": compared.map(
+                lambda how: "differs" if how in ("nearly", "neither") else "recomputed"
+            ),
+            "note": compared.map(COUNTS),
+            **provenance("peers"),
+        }
+    )
