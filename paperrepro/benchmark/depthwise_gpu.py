@@ -90,11 +90,11 @@ def measured(
         x, weight, gradient = (
             tensor.to(device, dtype) for tensor in tensors(channels, side, kernel, batch, layout)
         )
-        call = partial(operator, x, weight)
+        call: Callable[[], object] = partial(operator, x, weight)
         if purpose == "training":
             x.requires_grad_()
             weight.requires_grad_()
-            call = partial(with_gradients, call, x, weight, gradient)
+            call = partial(with_gradients, operator, x, weight, gradient)
         candidates[name] = finished(call, device)
     maps = torch.zeros(batch, channels, side, side, dtype=dtype, device=device)
     candidates["limit"] = finished(lambda: [maps.clone() for _ in range(MOVES[purpose])], device)
@@ -116,9 +116,9 @@ def stock(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def with_gradients(
-    call: Callable[[], Tensor], x: Tensor, weight: Tensor, gradient: Tensor
+    operator: Operator, x: Tensor, weight: Tensor, gradient: Tensor
 ) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(call(), (x, weight), gradient)
+    return torch.autograd.grad(operator(x, weight), (x, weight), gradient)
 
 
 def finished(call: Callable[[], object], device: str) -> Callable[[], object]:
