@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from paperrepro.benchmark import blocks, depthwise, trainer
+from paperrepro.benchmark import blocks, depthwise, runtimes, trainer
 from paperrepro.cli import app
 from paperrepro.results import load_result
 
@@ -85,12 +85,28 @@ def test_networks_by_name(tmp_path):
     assert {*stored.table.model} == {"mobileone_s0"}
 
 
+def test_runtimes_of_networks_by_name(tmp_path, monkeypatch):
+    measured = []
+
+    def run_case(*case):
+        measured.append(case[:3])
+        return [{"model": case[0], "ms": 1.0}]
+
+    monkeypatch.setattr(runtimes, "run_case", run_case)
+    networks = "--network", "resnet18", "--network", "mobileone_s1"
+    result = benchmark("runtimes", "jit", *networks, "--batch", "2", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert measured == [(name, 2, ["eager", "jit"]) for name in ("resnet18", "mobileone_s1")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("runtimes", "tensorrt"), "'tensorrt'"),
+        (("runtimes", "eager", "--network", "resnet_50"), "resnet_50"),
         (("models", "resnet_50", "--quick"), "resnet_50"),
         (("blocks", "--threads", "0"), "--threads"),
+        (("depthwise", "--device", "cuda:9"), "cuda:9"),
     ],
 )
 def test_mistakes(arguments, message, tmp_path):

@@ -83,6 +83,9 @@ def test_a_size_of_others_stands_beside_its_count():
         "count",
         103.9,
     )
+    row = judged.loc["mobileone-t1a-mobile_latency_and_flops-correlation"]
+    assert (row["verdict"], row["outcome_ours"]) == ("differs", 0.4532)
+    assert judged.loc[row.name.replace("-mobile_", "-cpu_"), "outcome_kind"] == "correlation"
     counted = judged[judged["outcome_kind"] == "count"]
     assert set(counted["verdict"]) == {"recomputed", "differs"}
     assert counted["outcome_note"].notna().all()

@@ -55,7 +55,7 @@ def test_every_runtime_gives_the_same_logits(runtime, batch, network):
 def test_preparing_leaves_the_network_alone(network):
     before = {key: value.clone() for key, value in network.state_dict().items()}
     images = torch.randn(1, 3, 64, 64)
-    for runtime in ("channels_last", "jit"):
+    for runtime in ("channels_last", "for_inference", "jit"):
         prepare(runtime, network, images)(images)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert all(parameter.is_contiguous() for parameter in network.parameters())
@@ -96,7 +96,8 @@ def test_absent_runtimes_keep_a_row_without_numbers(small, monkeypatch):
     absent = table[table["note"] != ""]
     assert set(absent["runtime"]) == {"onnxruntime", "openvino", "executorch"}
     assert absent["ms"].isna().all()
-    assert set(table.loc[table["note"] == "", "runtime"]) == {"eager", "channels_last", "jit"}
+    present = {"eager", "channels_last", "for_inference", "jit"}
+    assert set(table.loc[table["note"] == "", "runtime"]) == present
     assert table.loc[table["note"] == "", "ms"].gt(0).all()
 
 

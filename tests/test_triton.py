@@ -46,6 +46,27 @@ def test_forward_and_gradients():
     assert result.returncode == 0, result.stderr
 
 
+def test_the_benchmark_of_a_gpu():
+    """Its code, in Triton's interpreter: both passes, and what the rows relate."""
+    code = """
+from paperrepro.benchmark import depthwise_gpu, latency
+depthwise_gpu.compare = lambda calls, **_: latency.compare(calls, rounds=1, min_seconds=0)
+table = depthwise_gpu.run(device="cpu", batch=1, channels=2, sides=(4,), kernels=(3, 5), quick=True)
+assert [*table["pass"]] == ["inference"] * 2 + ["training"] * 2
+assert [*table.kernel] == [3, 5] * 2
+ours = table.triton / table[["channels_last"]].clip(lower=1).max(axis=1)
+assert ours.sub(table.triton_over_best).abs().max() < 1e-9
+assert (table.triton / table.limit - table.share_of_limit).abs().max() < 1e-9
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def test_it_runs_on_a_gpu_only(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     depthwise.choose.cache_clear()

@@ -35,6 +35,11 @@ class Timing:
         return float(np.median(self.seconds))
 
     @property
+    def least(self) -> float:
+        """What is left where nothing else disturbed."""
+        return min(self.seconds)
+
+    @property
     def spread(self) -> float:
         """The interquartile range over the median."""
         low, high = np.percentile(self.seconds, (25, 75))
@@ -47,11 +52,16 @@ class Comparison(Generic[Name]):
 
     Attributes:
         timings: by the candidates' names.
-        null: the first candidate's second median over its first; 1 but for noise.
+        again: the first candidate once more.
     """
 
     timings: dict[Name, Timing]
-    null: float
+    again: Timing
+
+    @property
+    def null(self) -> float:
+        """The first candidate's second median over its first; 1 but for noise."""
+        return self.again.median / next(iter(self.timings.values())).median
 
     def __getitem__(self, name: Name) -> Timing:
         return self.timings[name]
@@ -110,7 +120,7 @@ def compare(
     timings = [Timing(tuple(times)) for times in seconds]
     return Comparison(
         {name: timing for name, timing in zip(names, timings, strict=True) if name is not None},
-        null=timings[-1].median / timings[0].median,
+        again=timings[-1],
     )
 
 

@@ -45,8 +45,9 @@ def judged_claims(paper: str | None = None, mode: str | None = None) -> "pd.Data
     Returns:
         The rows and columns of `load_claims`, with `verdict` a key of LADDER; then the columns of
         `load_outcomes` as `outcome_id`, `outcome_statement`, `outcome_ours`, `outcome_low` and so
-        on, empty where no outcome is about the claim. A size of others' networks that was counted
-        has its count there, with the kind "count" and no id.
+        on, empty where no outcome is about the claim. What was computed without a measurement of
+        ours, the size of another's network or a correlation of a paper's own numbers, has its
+        value there, with the kind "count" and no id.
 
     Raises:
         ValueError: an unknown paper or mode, or a bad row, named by file, line and value.
@@ -58,7 +59,7 @@ def judged_claims(paper: str | None = None, mode: str | None = None) -> "pd.Data
 
 
 def answers() -> "pd.DataFrame":
-    """By the claim's id, what answers it: an outcome, or the count of a network of others.
+    """By the claim's id, what answers it: an outcome, or what was computed without a measurement.
 
     Of several outcomes it is the first that names the claim first, else the first that names it.
     """
@@ -67,7 +68,7 @@ def answers() -> "pd.DataFrame":
     outcomes = load_outcomes()
     each = outcomes.assign(claim=outcomes["claims"].str.split()).explode("claim")
     others = each.duplicated("id")
-    every = pd.concat([each[~others], each[others], counts()])
+    every = pd.concat([each[~others], each[others], counts(), recomputed_correlations()])
     return every.drop_duplicates("claim").set_index("claim").drop(columns="claims")
 
 
@@ -92,3 +93,31 @@ def counts() -> "pd.DataFrame":
             **provenance("peers"),
         }
     )
+
+
+def recomputed_correlations() -> "pd.DataFrame":
+    """MobileOne's Table 1a, from the latencies and counts that its Table 8 prints."""
+    import pandas as pd
+
+    table = load_result("correlation").table
+    own = table[table["networks"] == "MobileOne's Table 8, its peers"].replace(
+        {"device": {"phone": "mobile"}, "count": {"macs": "flops", "params": "parameters"}}
+    )
+    rows = [
+        {
+            "claim": f"mobileone-t1a-{row['device']}_latency_and_{row['count']}-{quantity}",
+            "kind": "count",
+            "statement": f"Spearman, {row['n']} peers of Table 8",
+            "unit": "",
+            "paper": row[f"paper_{column}"],
+            "ours": row[column],
+            "verdict": "recomputed"
+            if abs(row[column] - row[f"paper_{column}"]) <= 0.005
+            else "differs",
+            "note": "the paper does not say which networks entered it",
+            **provenance("correlation"),
+        }
+        for row in own.to_dict("records")
+        for quantity, column in (("correlation", "rho"), ("p_value", "p_value"))
+    ]
+    return pd.DataFrame(rows)

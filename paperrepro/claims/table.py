@@ -117,6 +117,7 @@ QUANTITIES = {
     "flops_gpu": Quantity("multiply-adds per second on a GPU", ("G/s",)),
     "speedup": Quantity("how many times faster than another network", ("x",)),
     "throughput_gain": Quantity("how much more throughput than another network", ("%",)),
+    "latency_share": Quantity("share of a network's time that some of its layers take", ("%",)),
     "time_saved": Quantity("how much less time than another network", ("%",)),
     "stem_channels": Quantity("output channels of the stem"),
     "head_channels": Quantity("channels that enter the last linear layer"),

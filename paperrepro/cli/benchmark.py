@@ -4,6 +4,7 @@ A benchmark's module is imported by its command only: some bring compilers and o
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,7 @@ def depthwise(
     context: typer.Context,
     quick: QuickOption = False,
     threads: ThreadsOption = 1,
+    device: Annotated[str, typer.Option(help="cpu, or a GPU: cuda.", metavar="DEVICE")] = "cpu",
     out: OutOption = RESULTS,
     format: FormatOption = Format.table,
 ) -> None:
@@ -56,9 +58,18 @@ def depthwise(
     For K = 3 to 31 on maps of 7 to 64 pixels, and with the backward pass on two of them: the times
     by which PyTorch in channels_last, torch.fft and our operator are faster than PyTorch in NCHW,
     and ours over the best of PyTorch's. Then RepLKNet-31B's own layers; in how many cells ours
-    reaches .95 of the best; and what that makes of RepLKNet-31B, and of one training step. Ten
+    reaches .95 of the best; and what that makes of RepLKNet-31B, and of one training step. Five
     minutes; a minute with --quick.
+
+    With --device cuda: Table 1's own shapes by cuDNN and by our kernel in Triton, and how near that
+    comes to the time that moving the maps takes; in depthwise-gpu.csv.
     """
+    if device != "cpu":
+        from ..benchmark import depthwise_gpu
+
+        run = partial(depthwise_gpu.run, device=device)
+        report(context, {"depthwise-gpu": run}, out, format, quick=quick)
+        return
     from ..benchmark import depthwise
 
     measured: list[pd.DataFrame] = []
@@ -183,6 +194,11 @@ def runtimes(
     names: Annotated[
         list[str] | None, typer.Argument(help="Runtimes; all that are installed when left out.")
     ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="A network of ours, of timm or of torchvision; may be repeated."),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images at a time, of --network.", min=1)] = 1,
     quick: QuickOption = False,
     threads: ThreadsOption = 1,
     out: OutOption = RESULTS,
@@ -191,8 +207,13 @@ def runtimes(
     """The same network in PyTorch's runtimes, ONNX Runtime and OpenVINO, with its error in each.
 
     \b
-    Runtimes: eager, channels_last, jit, compile, aot_inductor, onnxruntime, openvino. One that is
-    not installed is named, and skipped; the last two come with pip install "paperrepro[runtimes]".
+    Runtimes: eager, channels_last, for_inference, jit, compile, aot_inductor, onnxruntime,
+    openvino, executorch. One that is not installed is named, and skipped; the last three come with
+    pip install "paperrepro[runtimes,executorch]".
+
+    \b
+    paperrepro benchmark runtimes
+    paperrepro benchmark runtimes for_inference openvino --network mobileone_s1 --network resnet50
     """
     from ..benchmark import runtimes
 
@@ -201,7 +222,8 @@ def runtimes(
             runtimes.check_name(name)
 
     def run(**settings: Any) -> "pd.DataFrame":
-        return runtimes.run(runtimes=names or tuple(runtimes.RUNTIMES), **settings)
+        cases = [(name, batch) for name in network or []] or runtimes.CASES
+        return runtimes.run(cases, names or tuple(runtimes.RUNTIMES), **settings)
 
     report(context, {"runtimes": run}, out, format, quick=quick, threads=threads)
 
