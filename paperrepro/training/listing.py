@@ -48,7 +48,8 @@ def listing() -> pd.DataFrame:
     rows = []
     for name, one in EXPERIMENTS.items():
         runs = stored_runs(name)
-        core_hours = estimated_hours(one, steps[name]) if name in steps else None
+        measured = set(one.variants) <= set(steps.get(name, ()))
+        core_hours = estimated_hours(one, steps[name]) if measured else None
         rows.append(row(name, one.data, one.seeds, len(one.variants), runs, core_hours, one.source))
     for name, study in STUDIES.items():
         runs = stored_segmenters(name)
