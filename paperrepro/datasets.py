@@ -32,6 +32,7 @@ from .files import (
     read_image,
     split_folder,
 )
+from .registry import REGISTRY
 from .shards import Shards, is_shards
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -154,6 +155,8 @@ def from_torchvision(name: str, root: Path, download: bool) -> Data:
             if download
             else "name the folder that holds it (--root), or have it downloaded there (--download)"
         )
+        if name in REGISTRY:
+            remedy += f"; `paperrepro data sources {name}` says more of it"
         reason = " ".join(str(error).split())
         raise OSError(f"{name} is not in {root}, or not whole ({reason}): {remedy}") from error
     return Data(name, train, val, tuple(train.classes))

@@ -26,7 +26,13 @@ from paperrepro.training.experiments import (
     run_experiment,
     summary,
 )
-from paperrepro.training.listing import listing
+from paperrepro.training.listing import (
+    estimated_hours,
+    listing,
+    seconds_per_image,
+    short_recipe,
+    stored_steps,
+)
 from paperrepro.training.preparation import transform_for_validation
 from paperrepro.training.recipe import changes, from_json
 from paperrepro.training.studies import EXPERIMENTS, TEACHER, Experiment
@@ -34,7 +40,7 @@ from paperrepro.weights import create_model, load_model
 
 DATA = Path(__file__).parents[1] / "data"
 TRAINED = ("shapes", "cifar10")
-FAMILIES = (*TRAINED, "cifar10-full")
+FAMILIES = (*TRAINED, "cifar10-full", "cifar10-kernels")
 STORED = [
     path.stem.removeprefix("experiment-")
     for path in sorted((DATA / "results").glob("experiment-*.json"))
@@ -262,8 +268,9 @@ def test_the_command(pictures, tmp_path, monkeypatch):
 
 def test_the_command_lists_the_experiments_and_refuses_others():
     run = CliRunner().invoke
-    listed = run(app, ["experiment", "--format", "csv"])
+    listed = run(app, ["experiment", "--list", "--format", "csv"])
     assert all(name in listed.stdout for name in EXPERIMENTS)
+    assert run(app, ["experiment", "--format", "csv"]).stdout == listed.stdout
     wrong = run(app, ["experiment", "mobileone-branch"])
     assert wrong.exit_code == 2 and "mobileone-branches" in wrong.stderr
     nothing = run(app, ["experiment", "shapes", "--data", "nowhere"])
@@ -335,6 +342,31 @@ def test_the_list_tells_what_is_stored_and_what_it_costs():
     block = found.loc["fasternet-block"]
     assert block["stored"] == block["seeds"] == 13
     seconds = load_result("experiment-fasternet-block").table["seconds"].sum()
-    assert block["core_hours"] == pytest.approx(seconds / 3600, abs=0.06)
-    assert found.loc[[*NOT_RUN_YET], "core_hours"].isna().all()
+    assert block["hours"] == pytest.approx(seconds / 3600, abs=0.06)
+    assert found.loc[[*NOT_RUN_YET], "hours"].isna().all()
+    assert (found["core_hours"].dropna() > 0).all()
     assert found.loc["camvid", "stored"] >= 3
+
+
+def test_the_estimate_counts_every_run_and_every_trial():
+    """Two variants of 4 epochs on 1,000 images; the trials: 3 rates, 2 epochs, nine tenths."""
+    asked = replace(
+        TRIAL,
+        variants={label: TRIAL.variants[label] for label in ("with", "without")},
+        common={"epochs": 4},
+        seeds=5,
+        images=1000,
+        rates=(0.5, 1.0, 2.0),
+        trial={"epochs": 2},
+    )
+    per_image = {"with": 0.36, "without": 0.72}
+    runs, trials = 5 * 4 * 1000, 3 * 2 * 900
+    assert estimated_hours(asked, per_image) == pytest.approx((runs + trials) * 1.08 / 3600)
+
+
+def test_a_step_of_every_variant_can_be_measured_and_was():
+    for experiment in EXPERIMENTS.values():
+        for label in experiment.variants:
+            assert short_recipe(experiment.recipe(label), 1).epochs == 1
+    assert all(seconds > 0 for rows in stored_steps().values() for seconds in rows.values())
+    assert 0 < seconds_per_image(replace(TRIAL, data="cifar10"), "with", images=20) < 10

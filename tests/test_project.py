@@ -25,6 +25,7 @@ LAYERS = {
     "transforms": 1,
     "models": 2,
     "results": 2,
+    "registry": 1,
     "signals": 1,
     "shards": 2,
     "datasets": 3,

@@ -328,13 +328,25 @@ def experiment(
     context: typer.Context,
     name: Annotated[
         str | None,
-        typer.Argument(
-            help="Which one; without a name all are listed, with what is stored and what it costs."
-        ),
+        typer.Argument(help="Which one; without a name all are listed."),
     ] = None,
+    list_all: Annotated[
+        bool,
+        typer.Option("--list", help="List all, with what is stored and what it costs."),
+    ] = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="With --list: measure the steps that the costs are estimated from."
+        ),
+    ] = False,
     data: Annotated[
         str | None,
-        typer.Option(help="Other data than the experiment's own.", metavar="NAME|FOLDER"),
+        typer.Option(
+            help="Other data than the experiment's own; `paperrepro data sources` says where those "
+            "of the stored results come from.",
+            metavar="NAME|FOLDER",
+        ),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(help="Runs of each variant; the design's by default.", min=1)
@@ -360,6 +372,13 @@ def experiment(
 ) -> None:
     """Run an ablation of the papers at a small scale: several variants, several seeds.
 
+    With --list all are shown: the seeds that are stored of those of the design, the hours that the
+    stored runs took by the clock on a busy machine, and the core-hours of the whole design on a
+    quiet one, an ESTIMATE from a measured step of each variant.
+
+    The data of cifar10 come by --download. The stored results had the same pictures as JPEG files,
+    from a repository: `paperrepro data sources cifar10-jpeg`.
+
     Two are of segmentation: scenes, which are drawn, and camvid, whose archive --data names. Both
     print what became of their comparisons. With --out the folder gets segmentation-NAME.csv (a row
     per run and value) and segmentation-NAME.json (the recipes); of scenes also how far its networks
@@ -374,9 +393,10 @@ def experiment(
 
     \b
     Examples:
-      paperrepro experiment
+      paperrepro experiment --list
       paperrepro experiment shapes --jobs 2 --out data/results --weights data/weights
       paperrepro experiment mobileone-branches --root ~/datasets --download --seeds 5
+      paperrepro experiment fasternet-block --data CIFAR-10-images
     """
 
     from ..claims.dense import dense_comparisons
@@ -399,6 +419,18 @@ def experiment(
         summary,
     )
 
+    if name is None or list_all:
+        from ..training.listing import STEPS, listing, measure_steps
+
+        with exit_on_error(1), exit_on_signal():
+            if out:
+                check_writable(out)
+            table = rounded(measure_steps()) if measure else listing()
+            if measure and out:
+                command = command_line(context)
+                save_result(out / f"{STEPS}.csv", table, command=command, threads=1)
+        typer.echo(render(table, format))
+        return
     if name in STUDIES:
         with exit_on_error(1):
             if out:
@@ -432,11 +464,6 @@ def experiment(
             if compared.empty:
                 told = "Fewer than three seeds of K = 3 and K = 31: the rule compares none."
             typer.echo(f"\n{told}", err=True)
-        return
-    if name is None:
-        from ..training.listing import listing
-
-        typer.echo(render(listing(), format))
         return
     with exit_on_error(2):
         study = find_experiment(name)

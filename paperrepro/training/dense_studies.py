@@ -61,6 +61,7 @@ from ..dense.metrics import iou_of, summary
 from ..dense.predict import predict
 from ..dense.scenes import Scenes
 from ..files import write_atomically
+from ..registry import REGISTRY, remedy
 from ..reparam import reparameterize
 from .checkpoint import MODEL
 from .loader import make_loader
@@ -199,13 +200,16 @@ def run_study(
         train: False takes the runs that are finished, and trains none.
 
     Raises:
-        FileNotFoundError: no run is finished, and none shall be trained.
+        FileNotFoundError: no run is finished, and none shall be trained; or the pictures are not
+            here, with the commands that bring them.
 
     Returns:
         A row for each variant, seed and value: `variant`, `seed`, `params`, `what`, `value` in
         percent, and `distance` in pixels for scenes.
     """
     study = STUDIES[name]
+    if train and data is None and name in REGISTRY and not Path(study.data).exists():
+        raise FileNotFoundError(f"{study.data} is not in this folder: {remedy(name)}")
     pictures = replace(load_maps(data or study.data), zoom=study.zoom) if train else None
     tables = []
     for seed in range(study.seeds if seeds is None else seeds):
