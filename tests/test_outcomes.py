@@ -215,6 +215,9 @@ def test_of_several_answers_the_least_favourable_counts():
 
 def test_others_found_what_the_papers_say():
     table = third_party()
+    beside = judged_claims().set_index("id").loc[table["claim"]]
+    assert list(beside["others_top1"]) == list(table["top1"])
+    assert set(beside["verdict"]) == {"not tested"}, "theirs is no verdict of ours"
     assert set(table["how"]) <= set(HOW) and table["source"].str.startswith("https://").all()
     assert table["paper"].notna().all(), "a claim that there is not"
     assert (table["top5"] > table["top1"]).all()

@@ -59,7 +59,7 @@ def test_every_claim_has_its_verdict():
     rows = Cells(card.claims_table()).rows[1:]
     judged = judged_claims()
     assert [row[0] for row in rows] == list(judged["verdict"])
-    answered = ~judged["verdict"].isin(["not tested", "quoted"])
+    answered = ~judged["verdict"].isin(["not tested", "quoted"]) | judged["others_how"].notna()
     assert [bool(row[4]) for row in rows] == list(answered), "a word without what it rests on"
     assert [row[3].split(" ")[0] for row in rows[:50]] == [
         str(value) for value in load_claims()["paper_value"][:50]

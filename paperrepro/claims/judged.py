@@ -10,6 +10,7 @@ A word is never typed: it follows from an outcome, from a size that was counted
 from typing import TYPE_CHECKING
 
 from ..results import load_result
+from . import third_party
 from .outcomes import load_outcomes, provenance
 from .table import load_claims
 
@@ -47,13 +48,15 @@ def judged_claims(paper: str | None = None, mode: str | None = None) -> "pd.Data
         `load_outcomes` as `outcome_id`, `outcome_statement`, `outcome_ours`, `outcome_low` and so
         on, empty where no outcome is about the claim. What was computed without a measurement of
         ours, the size of another's network or a correlation of a paper's own numbers, has its
-        value there, with the kind "count" and no id.
+        value there, with the kind "count" and no id. Last come `others_top1`, `others_top5`,
+        `others_how`, `others_name` and `others_source`: what neither we nor the authors measured.
 
     Raises:
         ValueError: an unknown paper or mode, or a bad row, named by file, line and value.
     """
     claims = load_claims(paper, mode)
     found = claims.join(answers().add_prefix("outcome_"), on="id")
+    found = found.join(third_party.stored().set_index("claim").add_prefix("others_"), on="id")
     word = found.pop("outcome_verdict")
     return found.assign(verdict=word.fillna(claims["verdict"].map(STEPS)))
 

@@ -18,6 +18,7 @@ from .headlines import headlines
 from .judged import judged_claims
 from .outcomes import load_outcomes
 from .table import LADDER, load_claims
+from .third_party import HOW
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -234,8 +235,11 @@ def all_claims() -> "pd.DataFrame":
 
 
 def what_we_have(judged: Row) -> str:
-    """Of a row of `judged_claims`, our count or its outcome in words; empty without either."""
+    """Of a row of `judged_claims`, our count, its outcome or what others found, in words; empty
+    without any."""
     kind = judged["outcome_kind"]
+    if isinstance(judged["others_how"], str):
+        return f"others: {judged['others_top1']} % ({HOW[judged['others_how']]})"
     if not isinstance(kind, str):
         return with_unit(judged, "ours")
     outcome = {str(name).removeprefix("outcome_"): value for name, value in judged.items()}

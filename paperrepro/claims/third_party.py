@@ -19,6 +19,14 @@ HOW = {
 }
 
 
+def stored() -> "pd.DataFrame":
+    """The files' rows as they are."""
+    import pandas as pd
+
+    files = sorted(data_folder("third_party").glob("*.csv"))
+    return pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+
+
 def third_party() -> "pd.DataFrame":
     """Every value of others beside the paper's.
 
@@ -27,10 +35,7 @@ def third_party() -> "pd.DataFrame":
         `difference` (theirs less the paper's), `how` (a key of `HOW`), `name` of their network and
         `source` (the address of the file that states it).
     """
-    import pandas as pd
-
-    files = sorted(data_folder("third_party").glob("*.csv"))
-    table = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+    table = stored()
     values = load_claims().set_index("id")["paper_value"]
     paper = table["claim"].map(values).astype(float)
     table.insert(1, "paper", paper)

@@ -249,7 +249,8 @@ def claims(
 
     The table leaves out how a value was obtained, why it differs and what was measured instead. The
     formats csv and json hold every column, with the interval of each outcome, what could have been
-    seen and the command that measures it again; `paperrepro outcomes` lists the outcomes alone.
+    seen and the command that measures it again, and with accuracies that others reached.
+    `paperrepro outcomes` lists the outcomes alone.
 
     \b
     Examples:
