@@ -193,7 +193,7 @@ HEADLINES = (
         "replknet",
         "Kernels of 31 are better than kernels of 3.",
         "ablations#kernel-sizes-in-replknet-itself-table-5-and-five-families-under-one-budget",
-        outcomes=("cifar10-replknet-against-replknet-k3",),
+        outcomes=("cifar10-kernels-replknet-against-replknet-k3",),
     ),
     Headline(
         "replknet-dense",
