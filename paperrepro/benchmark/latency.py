@@ -60,7 +60,7 @@ class Comparison(Generic[Name]):
 
     @property
     def null(self) -> float:
-        """The first candidate's second median over its first; 1 but for noise."""
+        """The first candidate's second median over its first; 1 without noise."""
         return self.again.median / next(iter(self.timings.values())).median
 
     def __getitem__(self, name: Name) -> Timing:
