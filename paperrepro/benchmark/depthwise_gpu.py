@@ -9,13 +9,12 @@ from functools import partial
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from ..files import pick_device
 from ..ops import depthwise_conv2d
-from .depthwise import Operator, tensors
+from .depthwise import Operator, stock, tensors
 from .latency import FORMATS, compare
 
 # Table 1's input is (64, 384, R, R); it times 24 layers, this one of them.
@@ -109,10 +108,6 @@ def measured(
         | {"spread": max(timing.spread for timing in comparison.timings.values())}
         | {"null": comparison.null}
     )
-
-
-def stock(x: Tensor, weight: Tensor) -> Tensor:
-    return F.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=len(weight))
 
 
 def with_gradients(
