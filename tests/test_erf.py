@@ -531,6 +531,18 @@ def test_without_untrained_taps_the_network_answers_the_same_where_it_was_traine
     assert (kept[1].weight != 0).sum() == 3 * 7 * 7 and (conv.weight != 0).all()
 
 
+def test_a_measurement_leaves_out_what_training_never_used(tmp_path):
+    """A 13 x 13 kernel of equal weights, trained on maps of 4 pixels: 7 x 7 of its taps remain."""
+    net = nn.Conv2d(3, 1, 13, padding=6, bias=False)
+    nn.init.constant_(net.weight, 1.0)
+    photos = list_images(save_pictures(tmp_path / "photos", 1))
+    networks = {"one": (net, lambda image: torch.rand(3, 32, 32))}
+    for trained_at, side in ((None, 13), (4, 7)):
+        maps, _ = erf.measure(networks, photos, stage="", trained_at=trained_at)
+        assert (maps["one"] > 0).sum() == side**2
+    assert (net.weight == 1).all()
+
+
 def test_they_get_no_gradient():
     torch.manual_seed(0)
     conv = nn.Conv2d(2, 2, 9, padding=4, groups=2)

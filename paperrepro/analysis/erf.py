@@ -170,6 +170,7 @@ def measure(
     *,
     stage: int | str = -1,
     rule: str = "released",
+    trained_at: int | None = None,
 ) -> tuple[dict[str, Tensor], pd.DataFrame]:
     """The effective receptive fields of networks on the same images, on one scale.
 
@@ -177,6 +178,8 @@ def measure(
         networks: by name, a network and the transform of its images, all to one size. Ours are
             looked at as they are run, re-parameterized, which changes no value.
         paths: of the images.
+        trained_at: the side of the images that the networks were trained on; what larger images
+            would wake is then zero, see `only_trained_taps`.
 
     Returns:
         The contribution map of each network, and one row for each: `size`, `images`, how many were
@@ -189,6 +192,8 @@ def measure(
     for name, (model, transform) in networks.items():
         batches = load_images(paths, transform, progress=name)
         fused = reparameterize(model) if isinstance(model, Backbone) else model
+        if trained_at:
+            fused = only_trained_taps(fused, trained_at)
         single = list(image_maps(fused, batches, stage=stage, rule=rule))
         maps[name], skipped = combine(single, [str(path) for path in paths], rule=rule)
         ratios = area_ratios(maps[name])

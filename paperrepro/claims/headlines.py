@@ -196,6 +196,13 @@ HEADLINES = (
         outcomes=("cifar10-kernels-replknet-against-replknet-k3",),
     ),
     Headline(
+        "replknet-field",
+        "replknet",
+        "Kernels of 31 give a larger effective receptive field than many kernels of 3 do.",
+        "receptive-fields",
+        outcomes=("erf-seeds-k-31-against-k-3",),
+    ),
+    Headline(
         "replknet-dense",
         "replknet",
         "Kernels of 31 are better than kernels of 3 where every pixel needs an answer.",

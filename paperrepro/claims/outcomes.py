@@ -30,6 +30,7 @@ RULES = {
     "timings": "claims.timings: ratios inside one interleaved measurement, its noise and its null",
     "correlations": "claims.outcomes.correlations: Spearman's, the interval of Bonett and Wright",
     "errors": "claims.outcomes.errors: mean ratio over the layers, t interval",
+    "fields": "claims.outcomes.fields: ratio of two networks of one seed, t interval of 95 %",
     "segmentation": "training.dense_studies: paired by seed, t interval of 95 %, one comparison of "
     "each experiment decides",
 }
@@ -257,6 +258,40 @@ def errors() -> Iterator[Outcome]:
         )
 
 
+def fields() -> Iterator[Outcome]:
+    """RepLKNet's Table 10: how much of the image holds half of the contribution scores."""
+    import numpy as np
+
+    from .compare import compare_runs, visible_difference
+
+    table = load_result("erf-seeds").table
+    of_k3 = table["network"].str.contains("replknet-k3-")
+    large, small = (np.log(table.loc[which, "ratio_50"]) for which in (~of_k3, of_k3))
+    found = compare_runs(list(large), list(small))
+    low, high = (math.exp(end) for end in found.interval())
+    claims = [f"replknet-t10-{name}-t50-area_ratio" for name in ("replknet-31", "resnet-101")]
+    paper = paper_values()[claims[0]] / paper_values()[claims[1]]
+    yield Outcome(
+        id=named("erf-seeds", "K = 31 against K = 3"),
+        claims=" ".join(claims),
+        kind="ratio",
+        statement="area with half of the contribution scores, K = 31 against K = 3",
+        unit="x",
+        paper=paper,
+        ours=math.exp(found.difference),
+        low=low,
+        high=high,
+        visible=math.exp(visible_difference(found.error, found.freedom)),
+        n=f"{found.seeds} seeds, {table['images'].min()} images",
+        verdict=ratio_call(paper, low, high),
+        rule="fields",
+        fixed="after",
+        note="small RepLKNets at 256 pixels; the paper's network with kernels of 3 is ResNet-101, "
+        "its images have 1024 pixels",
+        **provenance("erf-seeds"),
+    )
+
+
 def segmentation() -> Iterator[Outcome]:
     """RepLKNet's Guideline 4: what large kernels bring where every pixel needs an answer."""
     from .dense import CLAIMS, EXPERIMENTS, MEASURED, dense_comparisons
@@ -288,7 +323,7 @@ def segmentation() -> Iterator[Outcome]:
         )
 
 
-PARTS = (ablations, speeds, correlations, errors, segmentation)
+PARTS = (ablations, speeds, correlations, errors, fields, segmentation)
 
 
 def named(result: str, text: str) -> str:

@@ -395,6 +395,15 @@ def erf(
     rule: Annotated[
         str, typer.Option(help="released: as the authors' code; or paper: as its equations.")
     ] = "released",
+    trained_at: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the images that the networks were trained on. Taps of large kernels that "
+            "met only padding there got no gradient, and count as zero.",
+            metavar="PIXELS",
+            min=8,
+        ),
+    ] = None,
     out: OutOption = None,
     device: DeviceOption = None,
     format: FormatOption = Format.table,
@@ -411,6 +420,7 @@ def erf(
     Examples:
       paperrepro erf fasternet_t0=released replknet_31b=released --images photos --out erf.png
       paperrepro erf runs/shapes/model.safetensors --images photos --stage 2
+      paperrepro erf runs/*/model.safetensors --images photos --size 256 --trained-at 64
     """
     from ..analysis import erf as analysis
     from ..files import evenly, list_images, pick_device
@@ -438,6 +448,7 @@ def erf(
             evenly(list_images(images), count),
             stage=stage_number(stage),
             rule=rule,
+            trained_at=trained_at,
         )
         table = rounded(table)
         table = table.astype(object).where(table.notna(), None)
