@@ -45,7 +45,7 @@ STORED = [
     path.stem.removeprefix("experiment-")
     for path in sorted((DATA / "results").glob("experiment-*.json"))
 ]
-NOT_RUN_YET = {"mobileone-factor", "mobileone-widths", "cifar10-full"}
+NOT_RUN_YET = {"mobileone-widths", "cifar10-full"}
 
 TINIEST = {"widths": (0.25, 0.125, 0.125, 0.125), "blocks": (1, 1, 1, 1), "k": 1}
 TRIAL = Experiment(
@@ -271,8 +271,8 @@ def test_the_command_lists_the_experiments_and_refuses_others():
     listed = run(app, ["experiment", "--list", "--format", "csv"])
     assert all(name in listed.stdout for name in EXPERIMENTS)
     assert run(app, ["experiment", "--format", "csv"]).stdout == listed.stdout
-    wrong = run(app, ["experiment", "mobileone-branch"])
-    assert wrong.exit_code == 2 and "mobileone-branches" in wrong.stderr
+    wrong = run(app, ["experiment", "mobileone-facto"])
+    assert wrong.exit_code == 2 and "mobileone-factor" in wrong.stderr
     nothing = run(app, ["experiment", "shapes", "--data", "nowhere"])
     assert nothing.exit_code == 1 and "unknown data 'nowhere'" in nothing.stderr
 

@@ -112,9 +112,9 @@ KERNELS = tuple((label, "replknet-k3") for label in ("replknet-k7", "replknet-k1
 
 COMPARED = (
     Pairs(
-        "mobileone-branches",
+        "mobileone-factor",
         MOBILEONE,
-        (("k = 4", "no branches"), ("k = 2", "k = 1"), ("k = 4", "k = 1")),
+        (("k = 4", "no branches"), *((f"k = {k}", "k = 1") for k in (2, 3, 4, 5))),
     ),
     Pairs(
         "mobileone-training",
@@ -238,7 +238,7 @@ def differences() -> Iterator[Difference]:
         for first, second in block.pairs:
             yield difference(block.experiment, block.claims, {first: 1, second: -1})
     yield difference("mobilenetv2-kernels", SHORTCUTS, GUIDELINE_2)
-    yield from losses("mobileone-branches")
+    yield from losses("mobileone-factor")
 
 
 def difference(experiment: str, claims: Names, contrast: dict[str, int]) -> Difference:

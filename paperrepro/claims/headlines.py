@@ -80,14 +80,14 @@ HEADLINES = (
         "mobileone",
         "Branches in training raise the accuracy of the network that runs.",
         "ablations#mobileone-branches-in-training-tables-6-and-7-figure-4",
-        outcomes=("mobileone-branches-k-4-against-no-branches",),
+        outcomes=("mobileone-factor-k-4-against-no-branches",),
     ),
     Headline(
         "mobileone-k",
         "mobileone",
         "For S0, four copies of a branch are better than one.",
         "ablations#mobileone-branches-in-training-tables-6-and-7-figure-4",
-        outcomes=("mobileone-branches-k-4-against-k-1",),
+        outcomes=("mobileone-factor-k-4-against-k-1",),
     ),
     Headline(
         "mobileone-annealing",

@@ -395,8 +395,8 @@ def experiment(
     Examples:
       paperrepro experiment --list
       paperrepro experiment shapes --jobs 2 --out data/results --weights data/weights
-      paperrepro experiment mobileone-branches --root ~/datasets --download --seeds 5
-      paperrepro experiment fasternet-block --data CIFAR-10-images
+      paperrepro experiment fasternet-block --root ~/datasets --download
+      paperrepro experiment mobileone-factor --data CIFAR-10-images --jobs 2
     """
 
     from ..claims.dense import dense_comparisons
