@@ -5,23 +5,13 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from paperrepro.benchmark import blocks, depthwise, runtimes, trainer
+from paperrepro.benchmark import blocks, depthwise, runtimes, tables, trainer
 from paperrepro.cli import app
 from paperrepro.results import load_result
 
 COMMANDS = (
-    *("depthwise", "operators", "blocks", "models", "correlation", "runtimes"),
-    *(
-        "erf",
-        "shape-bias",
-        "trainer",
-    ),
-    *(
-        "executorch",
-        "quantization",
-        "deployment",
-        "loading",
-    ),
+    *("depthwise", "operators", "blocks", "models", "tables", "correlation", "runtimes"),
+    *("erf", "shape-bias", "trainer", "executorch", "quantization", "deployment", "loading"),
 )
 
 
@@ -52,6 +42,31 @@ def test_a_quick_table_on_the_screen_and_in_a_file(tmp_path):
     assert json.loads(result.stdout) == stored.table.to_dict("records")
     assert {*stored.table.activation} == {*blocks.ACTIVATIONS}
     assert stored.table["null"].nunique() == 1
+
+
+def test_a_row_of_a_papers_table_is_timed_as_the_claims_say(tmp_path, monkeypatch):
+    """Its options, its size, and one network once: Table 5's BatchNorm is its r = 1/4."""
+    seen = []
+
+    def forward(model, size):
+        seen.append((type(model).__name__, size))
+        return lambda: None
+
+    pattern = r"fasternet-t3-mobilevit_xxs-latency_cpu|fasternet-t5-fasternet_t0_w_.*-latency_cpu"
+    monkeypatch.setattr(tables, "forward", forward)
+    monkeypatch.setattr(tables, "TABLES", {"fasternet-t5-fasternet_t0_w_bn-latency_cpu": pattern})
+    result = benchmark("tables", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    stored = load_result(tmp_path / "tables.csv").table
+    assert stored["subject"].tolist() == [
+        "FasterNet-T0 w/ BN",
+        "MobileViT-XXS",
+        "FasterNet-T0 w/ LN",
+        "FasterNet-T0 w/ ReLU",
+    ]
+    assert seen[0] == ("FasterNet", 224) and seen[1][1] == 256
+    assert (stored["reference"] == "fasternet-t5-fasternet_t0_w_bn-latency_cpu").all()
+    assert stored["paper"].tolist() == [8.2, 25.4, 10.3, 7.6]
 
 
 def test_the_depthwise_benchmark_writes_its_tables(tmp_path, monkeypatch):

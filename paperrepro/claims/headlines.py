@@ -122,7 +122,7 @@ HEADLINES = (
         "fasternet",
         "FasterNet-T0 is 3.1 times as fast as MobileViT-XXS on a CPU.",
         "fasternet",
-        outcomes=("models-fasternet-abstract-fasternet_t0_against_mobilevit_xxs_on_cpu-speedup",),
+        outcomes=("tables-fasternet-abstract-fasternet_t0_against_mobilevit_xxs_on_cpu-speedup",),
     ),
     Headline(
         "fasternet-ratio",

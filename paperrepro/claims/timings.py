@@ -22,7 +22,6 @@ class Ratio:
         pair: what is compared, in words.
         ours: our ratio.
         low, high: its interval.
-        rounds: of the interleaved measurement.
         result: the stored result.
         where: what was measured, where it is not what the paper measured.
         paper: the paper's ratio, where the claim itself is one.
@@ -46,6 +45,28 @@ OPERATORS = {
     "PConv": "pconv_3x3_r_1_4",
 }
 FASTERNETS = ("t0", "t1", "t2", "s", "m", "l")
+# What else a comparison answers: the same network's other rows, and the time that it saves.
+ALSO = {
+    "fasternet-t5-fasternet_t0_w_ln-latency_cpu": (
+        "fasternet-t5-fasternet_t0_w_r_1_4-latency_cpu",
+    ),
+    "fasternet-t5-fasternet_t0_w_relu-latency_cpu": (
+        "fasternet-t5-fasternet_t0_w_gelu-latency_cpu",
+    ),
+} | {
+    f"fasternet-t9-fasternet_{size}_slicing-latency_cpu": (
+        f"fasternet-t9-fasternet_{size}_slicing_against_split_cat_on_cpu-time_saved",
+    )
+    for size in ("m", "l")
+}
+# FasterNet's abstract: by its claim, the paper's ratio of times, and the networks of its Table 3.
+ABSTRACT = "fasternet-abstract-fasternet_{}_on_cpu-{}"
+HEADLINES = (
+    (ABSTRACT.format("t0_against_mobilevit_xxs", "speedup"), 3.1, "mobilevit_xxs", "fasternet_t0"),
+    (ABSTRACT.format("l_against_swin_b", "time_saved"), 0.58, "fasternet_l", "swin_b"),
+)
+# By the stored result, the kernels that are taken from it, against the first.
+KERNELS = {"depthwise": (3, 5, 7, 9, 13, 17, 21, 31), "depthwise-amd": (3, 27, 29)}
 ACTIVATIONS = {
     "ReLU": "relu",
     "GELU": "gelu",
@@ -126,35 +147,21 @@ def operators() -> Iterator[Ratio]:
 
 
 def networks() -> Iterator[Ratio]:
-    """FasterNet's Table 3, MobileOne's Table 8 and FasterNet's abstract on a CPU."""
-    result = load_result("models")
-    table = as_the_paper(result)
-    of = table[table["form"] == "fused"].set_index("model")
-    for claim, names in (
-        ("fasternet-t3-fasternet_{}-latency_cpu", [f"fasternet_{size}" for size in FASTERNETS]),
-        ("mobileone-t8-mobileone_{}-latency_cpu", [f"mobileone_s{size}" for size in range(5)]),
-    ):
-        yield from compared(
-            {claim.format(name.partition("_")[2]): (name, row_of(of, name)) for name in names},
-            "models",
-        )
-    speed_up = next(
-        compared(
-            {"": ("FasterNet-T0", row_of(of, "fasternet_t0"))}
-            | {"its": ("MobileViT-XXS", row_of(of, "mobilevit_xxs"))},
-            "models",
-        )
-    )
-    yield Ratio(
-        ("fasternet-abstract-fasternet_t0_against_mobilevit_xxs_on_cpu-speedup",),
-        "time of MobileViT-XXS against FasterNet-T0",
-        speed_up.ours,
-        speed_up.low,
-        speed_up.high,
-        "models",
-        "both at 224 pixels; the paper's MobileViT at 256",
-        paper=3.1,
-    )
+    """FasterNet's Tables 3, 5 and 9 and its abstract, MobileOne's Table 8, MobileViGv2's Table 3."""
+    table = load_result("tables").table.set_index("claim", drop=False)
+    for reference, rows in table.groupby("reference", sort=False):
+        phone = str(reference).endswith("latency_phone")
+        where = "on a CPU; the paper's phone" if phone else ""
+        # Where the paper prints the same number twice, it states no order.
+        stated = rows[(rows["claim"] == reference) | (rows["paper"] != rows.paper[reference])]
+        named = {str(row["claim"]): (row["subject"], row) for _, row in stated.iterrows()}
+        for one in compared(named, "tables", where=where):
+            yield replace(one, claims=(*one.claims, *ALSO.get(one.claims[0], ())))
+    for claim, paper, numerator, denominator in HEADLINES:
+        names = [f"fasternet-t3-{name}-latency_cpu" for name in (denominator, numerator)]
+        pair = {name: (str(table.subject[name]), row_of(table, name)) for name in names}
+        [one] = compared(pair, "tables")
+        yield replace(one, claims=(claim,), pair=f"time of {one.pair}", paper=paper)
 
 
 def forms() -> Iterator[Ratio]:
@@ -210,19 +217,19 @@ def blocks() -> Iterator[Ratio]:
 
 def depthwise() -> Iterator[Ratio]:
     """RepLKNet's Table 1, PyTorch's own convolution, on a CPU instead of a GPU."""
-    table = load_result("depthwise").table
     where = "PyTorch's convolution on a CPU; the paper's GPU"
-    for side in (16, 32, 64):
-        of = table[(table["pass"] == "inference") & (table["side"] == side)].set_index("kernel")
-        rows = {
-            f"replknet-t1-pytorch_{side}x{side}_kernel_{k}x{k}_24_layers-latency_gpu": (
-                f"{k}x{k} at {side} px",
-                row_of(of, k),
-            )
-            for k in (3, 5, 7, 9, 13, 17, 21, 27, 29, 31)
-            if k in of.index
-        }
-        yield from compared(rows, "depthwise", "nchw_ms", where)
+    for result, kernels in KERNELS.items():
+        table = load_result(result).table
+        for side in (16, 32, 64):
+            of = table[(table["pass"] == "inference") & (table["side"] == side)].set_index("kernel")
+            rows = {
+                f"replknet-t1-pytorch_{side}x{side}_kernel_{k}x{k}_24_layers-latency_gpu": (
+                    f"{k}x{k} at {side} px",
+                    row_of(of, k),
+                )
+                for k in kernels
+            }
+            yield from compared(rows, result, "nchw_ms", where)
 
 
 def row_of(table: pd.DataFrame, key: object) -> pd.Series:

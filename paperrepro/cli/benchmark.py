@@ -163,6 +163,24 @@ def models(
 
 
 @app.command()
+def tables(
+    context: typer.Context,
+    quick: QuickOption = False,
+    threads: ThreadsOption = 1,
+    out: OutOption = RESULTS,
+    format: FormatOption = Format.table,
+) -> None:
+    """The latencies of the papers' tables, each table's networks against each other.
+
+    FasterNet's Tables 3, 5 and 9 and MobileOne's Table 8 as far as they are of a CPU, with the
+    peers that timm and torchvision have; MobileViGv2's Table 3, whose latencies are a phone's.
+    """
+    from ..benchmark import tables
+
+    report(context, {"tables": tables.run}, out, format, quick=quick, threads=threads)
+
+
+@app.command()
 def correlation(
     context: typer.Context, out: OutOption = RESULTS, format: FormatOption = Format.table
 ) -> None:

@@ -255,7 +255,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "rapidnet-mixers": Experiment(
         source="RapidNet, Tables 4, 5 and 6.",
         data="cifar10",
-        seeds=13,
+        seeds=8,
         images=10000,
         watched=1000,
         common={"epochs": 3},
