@@ -1,7 +1,7 @@
 """Measured results: tables in `data/results`, each with how, where and when it was measured.
 
 A result is a CSV file that opens with its provenance, one `# key: value` per line: the command, the
-date, the processor, the versions, and what else the measurement depends on. The chapters draw such
+date, the processor, the versions, the commit, and what else the measurement depends on. The chapters draw such
 files and name the command beside them; `pandas.read_csv(path, comment="#")` reads them without us.
 
     >>> from paperrepro.results import load_result
@@ -12,6 +12,7 @@ files and name the command beside them; `pandas.read_csv(path, comment="#")` rea
 
 import platform
 import re
+import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO, StringIO
@@ -51,7 +52,7 @@ def save_result(
     Raises:
         OSError: naming the file, where it cannot be written.
     """
-    provenance = {"command": command} | surroundings() | conditions
+    provenance = {"command": command} | surroundings() | checkout() | conditions
     lines = [f"# {key}: {' '.join(str(value).split())}\n" for key, value in provenance.items()]
     write_atomically(path, "".join(lines) + table.to_csv(index=False, lineterminator="\n"))
 
@@ -146,6 +147,21 @@ def surroundings() -> dict[str, str]:
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
+
+
+def checkout() -> dict[str, str]:
+    """The commit of the checkout that this library lies in; nothing where it was installed."""
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(here.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)
+        return {"commit": git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
 
 
 def rounded(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -1,6 +1,7 @@
 """Results and the protocol of timings."""
 
 import resource
+import subprocess
 import time
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ import torch
 
 from paperrepro.benchmark.latency import all_threads, compare
 from paperrepro.files import check_writable, data_folder
-from paperrepro.results import load_result, save_result, surroundings
+from paperrepro.results import checkout, load_result, save_result, surroundings
 
 TABLE = pd.DataFrame({"name": ["a", "b, c"], "ms": [1.5, 2.25], "runs": [3, 4]})
 
@@ -26,6 +27,27 @@ def test_a_result_comes_back_with_its_provenance(tmp_path):
     assert {"date", "processor", "torch"} <= result.provenance.keys()
     assert result.provenance["torch"] == torch.__version__
     assert [each.name for each in path.parent.iterdir()] == ["result.csv"]
+
+
+def test_a_result_names_the_commit_of_the_checkout_it_was_measured_with(tmp_path, monkeypatch):
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        command = ["git", "-C", str(tmp_path), *who, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    code = tmp_path / "results.py"
+    code.write_text("one")
+    monkeypatch.setattr("paperrepro.results.__file__", str(code))
+    assert checkout() == {}
+    git("init")
+    assert checkout() == {}  # an installed library inside somebody's repository
+    git("add", code.name)
+    git("commit", "-m", "one")
+    assert checkout() == {"commit": git("rev-parse", "HEAD")}
+    code.write_text("two")
+    assert checkout()["commit"] == git("rev-parse", "HEAD") + "-dirty"
+    save_result(tmp_path / "result.csv", TABLE, command="paperrepro benchmark x")
+    assert load_result(tmp_path / "result.csv").provenance["commit"] == checkout()["commit"]
 
 
 @contextmanager

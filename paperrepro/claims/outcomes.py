@@ -58,6 +58,7 @@ COLUMNS = {
     "command": "what measures it again",
     "processor": "where it was measured",
     "date": "when",
+    "commit": "of the code that measured it; empty in results from before it was kept",
     "note": "what differs from the paper's measurement",
 }
 
@@ -84,6 +85,7 @@ class Outcome:
     command: str
     processor: str
     date: str
+    commit: str = ""
     note: str = ""
 
 
@@ -108,7 +110,8 @@ def paper_values() -> dict[str, float]:
 
 def provenance(result: str) -> dict[str, str]:
     told = load_result(result).provenance
-    return {"result": result} | {key: told[key] for key in ("command", "processor", "date")}
+    known = {key: told[key] for key in ("command", "processor", "date")}
+    return {"result": result} | known | {"commit": told.get("commit", "")}
 
 
 def ablations() -> Iterator[Outcome]:
@@ -337,7 +340,7 @@ def named(result: str, text: str) -> str:
 
 def load_outcomes(path: Path | None = None) -> "pd.DataFrame":
     """The stored outcomes, a row each; the columns are those of `COLUMNS`."""
-    return load_result(path or "outcomes").table.fillna({"unit": "", "note": ""})
+    return load_result(path or "outcomes").table.fillna({"unit": "", "commit": "", "note": ""})
 
 
 def power(outcomes: "pd.DataFrame") -> "pd.DataFrame":
