@@ -1,8 +1,9 @@
 """Measured results: tables in `data/results`, each with how, where and when it was measured.
 
 A result is a CSV file that opens with its provenance, one `# key: value` per line: the command, the
-date, the processor, the versions, the commit, and what else the measurement depends on. The chapters draw such
-files and name the command beside them; `pandas.read_csv(path, comment="#")` reads them without us.
+date, the processor, the versions, the commit, and what else the measurement depends on. The
+chapters draw such files and name the command beside them; `pandas.read_csv(path, comment="#")`
+reads them without us.
 
     >>> from paperrepro.results import load_result
     >>> result = load_result("depthwise")

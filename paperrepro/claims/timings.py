@@ -147,7 +147,7 @@ def operators() -> Iterator[Ratio]:
 
 
 def networks() -> Iterator[Ratio]:
-    """FasterNet's Tables 3, 5 and 9 and its abstract, MobileOne's Table 8, MobileViGv2's Table 3."""
+    """The rows of `paperrepro benchmark tables`, and FasterNet's abstract."""
     table = load_result("tables").table.set_index("claim", drop=False)
     for reference, rows in table.groupby("reference", sort=False):
         phone = str(reference).endswith("latency_phone")
