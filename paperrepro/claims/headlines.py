@@ -198,7 +198,7 @@ HEADLINES = (
     Headline(
         "replknet-field",
         "replknet",
-        "Kernels of 31 give a larger effective receptive field than many kernels of 3 do.",
+        "Kernels of 31 give a network a larger effective receptive field than kernels of 3.",
         "receptive-fields",
         outcomes=("erf-seeds-k-31-against-k-3",),
     ),
