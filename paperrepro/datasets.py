@@ -48,17 +48,23 @@ TEXTURES = (
 COUNTS = (8192, 2048)
 """How many shapes there are to train on, and to validate on."""
 
+LOT = 25
+"""Place of the random number by which "turns" chooses; those before it paint the picture."""
+
 BLOCK = 64
 """How many shapes are painted at once, which is faster than one by one."""
 KEPT = 200_000_000
 """Bytes of painted shapes that are kept from epoch to epoch; all shapes of 64 pixels are half."""
 
-CUES = ("both", "shape", "texture", "conflict")
+CUES = ("both", "shape", "texture", "turns", "conflict")
+PAINTED = {"shapes": "both", "cues": "turns"}
+"""The data that are painted on the fly, and which cue tells their labels."""
+
 DOWNLOADS = {
     "cifar10": (torchvision_datasets.CIFAR10, "cifar-10-batches-py"),
     "fashion-mnist": (torchvision_datasets.FashionMNIST, "FashionMNIST"),
 }
-NAMES = ("shapes", "digits", *DOWNLOADS)
+NAMES = ("shapes", "cues", "digits", *DOWNLOADS)
 
 
 class LabelledImages(Protocol):
@@ -96,7 +102,8 @@ def load_data(
     """The training and the validation set of that name, or in that folder.
 
     Args:
-        name: "shapes" (see `Shapes`); "digits" (scikit-learn's 1,797 digits of 8 x 8 pixels);
+        name: "shapes" (see `Shapes`); "cues", the same with shape and texture telling the class in
+            turns; "digits" (scikit-learn's 1,797 digits of 8 x 8 pixels);
             "cifar10" or "fashion-mnist" (torchvision's); or a folder: with `train/` and `val/` (or
             `test/`) of one folder of images per class, such as ImageNet's, or with the classes'
             folders alone, of which every tenth image then validates; or shards that
@@ -110,8 +117,8 @@ def load_data(
         OSError: an empty folder, a set that is not there or not whole.
     """
     name = os.fspath(name)
-    if name == "shapes":
-        train, val = (Shapes(count, size, seed=i) for i, count in enumerate(COUNTS))
+    if name in PAINTED:
+        train, val = (Shapes(n, size, seed=i, cue=PAINTED[name]) for i, n in enumerate(COUNTS))
         return Data(name, train, val, tuple(SHAPES))
     if name == "digits":
         return digits()
@@ -353,8 +360,9 @@ class Shapes(Dataset):
         count: how many images there are.
         size: their side in pixels.
         cue: "both" for shape and texture of one class; "shape" or "texture" for a label that only
-            this cue tells, the other being random; "conflict" for two cues that never agree, after
-            Geirhos et al. (2019), labelled by the shape.
+            this cue tells, the other being random; "turns" for a label that the one or the other
+            tells, half of the images each, and nothing says which; "conflict" for two cues that
+            never agree, after Geirhos et al. (2019), labelled by the shape.
     """
 
     def __init__(self, count: int, size: int = 64, *, seed: int = 0, cue: str = "both") -> None:
@@ -379,13 +387,24 @@ class Shapes(Dataset):
             )
             if len(self.kept) * images.numel() >= KEPT:
                 self.kept.clear()
-            self.kept[block] = images, textures if self.cue == "texture" else shapes
+            indices = range(block * BLOCK, block * BLOCK + len(images))
+            by_texture = torch.from_numpy(self.told_by_texture(indices))
+            self.kept[block] = images, torch.where(by_texture, textures, shapes)
         images, labels = self.kept[block]
         return images[place], int(labels[place])
 
+    def seeds(self, indices: Sequence[int]) -> Array:
+        return hash64(self.seed ^ np.asarray(indices, np.int64).view(np.uint64))
+
+    def told_by_texture(self, indices: Sequence[int]) -> Array:
+        """Of which images the texture tells the label; booleans `(N,)`."""
+        if self.cue == "turns":
+            return uniform(self.seeds(indices)[:, None], np.array([LOT]))[:, 0] < 0.5
+        return np.full(len(indices), self.cue == "texture")
+
     def draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Images uint8 `(N, 3, size, size)`, the classes of their shapes and of their textures."""
-        seeds = hash64(self.seed ^ np.asarray(indices, np.int64).view(np.uint64))
+        seeds = self.seeds(indices)
         numbers = uniform(seeds[:, None], np.arange(25))
         shapes = (numbers[:, 0] * 16).astype(int)
         others = (numbers[:, 1] * 16).astype(int)
@@ -393,6 +412,7 @@ class Shapes(Dataset):
             "both": shapes,
             "shape": others,
             "texture": others,
+            "turns": others,
             "conflict": (shapes + 1 + (numbers[:, 1] * 15).astype(int)) % 16,
         }[self.cue]
         images = paint(shapes, textures, numbers[:, 2:], seeds, self.size)

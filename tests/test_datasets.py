@@ -108,6 +108,18 @@ def test_both_cues_agree_in_training_and_never_in_conflict():
     assert [sample[i][1] for i in range(50)] == sample.draw(range(50))[2].tolist()
 
 
+def test_in_turns_either_cue_tells_the_label_and_the_picture_does_not_say_which():
+    turns, same = Shapes(4000, 8, cue="turns"), Shapes(4000, 8, cue="shape")
+    pictures, shapes, textures = turns.draw(range(4000))
+    assert torch.equal(pictures, same.draw(range(4000))[0])
+    labels = torch.tensor([turns[i][1] for i in range(4000)])
+    differ = shapes != textures
+    by_shape, by_texture = labels == shapes, labels == textures
+    assert (by_shape | by_texture).all() and abs(by_shape[differ].float().mean() - 0.5) < 0.03
+    assert abs(by_shape[differ][shapes[differ] == 3].float().mean() - 0.5) < 0.1
+    assert load_data("cues", size=16).train[5][1] == Shapes(8192, 16, cue="turns")[5][1]
+
+
 def test_every_shape_and_texture_is_in_the_picture():
     """A shape covers a fair part of the image and stays in it; a texture has both its colours."""
     axis = (np.arange(64) + 0.5) / 32 - 1

@@ -231,7 +231,7 @@ def evaluate(
     if is_dense(weights):
         evaluate_dense(weights, data, size, workers, device, format)
         return
-    from ..datasets import load_data
+    from ..datasets import PAINTED, load_data
     from ..files import pick_device
     from ..models import Backbone, check_name
     from ..networks import find_network, transform_of
@@ -243,7 +243,7 @@ def evaluate(
     with exit_on_error(1):
         splits = load_data(data, root=root, download=download)
         opened = find_network(name, weights=weights, size=size, num_classes=len(splits.classes))
-        if data == "shapes":  # which are painted at the network's size
+        if data in PAINTED:  # which are painted at the network's size
             splits = load_data(data, size=opened.input.size)
         assert isinstance(opened.model, Backbone)
         table, difference, equal = evaluate_forms(

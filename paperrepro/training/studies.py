@@ -347,6 +347,16 @@ EXPERIMENTS: dict[str, Experiment] = {
         },
         differs="Images of 64 pixels, so the first stage's maps have 16 pixels.",
     ),
+    "cues": Experiment(
+        source="RepLKNet, Figure 5: the shape bias of kernels of 31 and of 3.",
+        data="cues",
+        seeds=20,
+        watched=256,
+        common={"size": 64, "epochs": 4},
+        variants={label: FAMILIES[label] for label in ("replknet-k3", "replknet")},
+        differs="Pictures of shapes of which, by lot, the shape or the texture tells the class, so "
+        "that both have to be learned.",
+    ),
     "cifar10-full": Experiment(
         source="The five families, and RepLKNet's kernel sizes (its Table 5), under one budget.",
         data="cifar10",
