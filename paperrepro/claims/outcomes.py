@@ -340,7 +340,9 @@ def named(result: str, text: str) -> str:
 
 def load_outcomes(path: Path | None = None) -> "pd.DataFrame":
     """The stored outcomes, a row each; the columns are those of `COLUMNS`."""
-    return load_result(path or "outcomes").table.fillna({"unit": "", "commit": "", "note": ""})
+    table = load_result(path or "outcomes").table
+    texts = ["unit", "commit", "note"]
+    return table.assign(**{name: table[name].astype(object).fillna("") for name in texts})
 
 
 def power(outcomes: "pd.DataFrame") -> "pd.DataFrame":
