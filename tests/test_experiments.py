@@ -46,7 +46,7 @@ STORED = [
     path.stem.removeprefix("experiment-")
     for path in sorted((DATA / "results").glob("experiment-*.json"))
 ]
-NOT_RUN_YET = {"mobileone-widths", "cues", "cifar10-full"}
+NOT_RUN_YET = {"mobileone-widths", "cifar10-full"}
 
 TINIEST = {"widths": (0.25, 0.125, 0.125, 0.125), "blocks": (1, 1, 1, 1), "k": 1}
 TRIAL = Experiment(
