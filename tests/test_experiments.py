@@ -41,7 +41,7 @@ from paperrepro.weights import create_model, load_model
 
 DATA = Path(__file__).parents[1] / "data"
 TRAINED = ("shapes", "cifar10")
-FAMILIES = (*TRAINED, "cifar10-full", "cifar10-kernels")
+FAMILIES = (*TRAINED, "cifar10-full", "cifar10-kernels", "cues")
 STORED = [
     path.stem.removeprefix("experiment-")
     for path in sorted((DATA / "results").glob("experiment-*.json"))
