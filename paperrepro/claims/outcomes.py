@@ -226,13 +226,9 @@ def correlations() -> Iterator[Outcome]:
 
 def errors() -> Iterator[Outcome]:
     """FasterNet's Table 2: how well a pair of convolutions stands in for a convolution."""
-    import numpy as np
-
-    from .compare import compare_runs, visible_difference
-
     table = load_result("approximation-cifar").table
     fits = table[table["found"] == "adam"]
-    errors = np.log(fits.pivot(index=["network", "conv"], columns="form", values="mse"))
+    errors = fits.pivot(index=["network", "conv"], columns="form", values="mse")
     last = "pconv_r_1_4_plus_pwconv"
     for form, name in (
         ("DWConv+PWConv", "dwconv_plus_pwconv"),
@@ -240,24 +236,15 @@ def errors() -> Iterator[Outcome]:
     ):
         where = ("average_of_the_stages", *(f"stage_{number}" for number in (1, 2, 3, 4)))
         claims = [f"fasternet-t2-{part}_{place}-error" for part in (name, last) for place in where]
-        found = compare_runs(list(errors[form]), list(errors["PConv+PWConv"]))
-        low, high = (math.exp(end) for end in found.interval())
-        paper = paper_values()[claims[0]] / paper_values()[claims[5]]
-        yield Outcome(
+        yield paired_ratio(
+            errors[form],
+            errors["PConv+PWConv"],
+            paper_values()[claims[0]] / paper_values()[claims[5]],
             id=named("approximation-cifar", claims[0]),
             claims=" ".join(claims),
-            kind="ratio",
             statement=f"error of {form} against PConv+PWConv",
-            unit="x",
-            paper=paper,
-            ours=math.exp(found.difference),
-            low=low,
-            high=high,
-            visible=math.exp(visible_difference(found.error, found.freedom)),
-            n=f"{found.seeds} layers of two ResNets",
-            verdict=ratio_call(paper, low, high),
+            n=f"{len(errors)} layers of two ResNets",
             rule="errors",
-            fixed="after",
             note="layers of ResNet-20 and -56 on CIFAR-10, the stages together; the paper's "
             "ResNet-50",
             **provenance("approximation-cifar"),
@@ -266,35 +253,47 @@ def errors() -> Iterator[Outcome]:
 
 def fields() -> Iterator[Outcome]:
     """RepLKNet's Table 10: how much of the image holds half of the contribution scores."""
-    import numpy as np
-
-    from .compare import compare_runs, visible_difference
-
     table = load_result("erf-seeds").table
-    of_k3 = table["network"].str.contains("replknet-k3-")
-    large, small = (np.log(table.loc[which, "ratio_50"]) for which in (~of_k3, of_k3))
-    found = compare_runs(list(large), list(small))
-    low, high = (math.exp(end) for end in found.interval())
+    table[["kernel", "seed"]] = table["network"].str.extract(r"/(replknet(?:-k3)?)-(\d+)/")
+    areas = table.pivot(index="seed", columns="kernel", values="ratio_50")
     claims = [f"replknet-t10-{name}-t50-area_ratio" for name in ("replknet-31", "resnet-101")]
-    paper = paper_values()[claims[0]] / paper_values()[claims[1]]
-    yield Outcome(
+    yield paired_ratio(
+        areas["replknet"],
+        areas["replknet-k3"],
+        paper_values()[claims[0]] / paper_values()[claims[1]],
         id=named("erf-seeds", "K = 31 against K = 3"),
         claims=" ".join(claims),
-        kind="ratio",
         statement="area with half of the contribution scores, K = 31 against K = 3",
+        n=f"{len(areas)} seeds, {table['images'].min()} images",
+        rule="fields",
+        note="small RepLKNets at 256 pixels; the paper's network with kernels of 3 is ResNet-101, "
+        "its images have 1024 pixels",
+        **provenance("erf-seeds"),
+    )
+
+
+def paired_ratio(first: "pd.Series", second: "pd.Series", paper: float, **facts: str) -> Outcome:
+    """The mean ratio of paired positive values, judged by their logarithms.
+
+    Args:
+        first, second: a value of each pair, in the same order.
+        facts: the outcome's other fields.
+    """
+    from .compare import compare_runs
+
+    found = compare_runs(*([math.log(value) for value in side] for side in (first, second)))
+    low, high = (math.exp(end) for end in found.interval())
+    return Outcome(
+        kind="ratio",
         unit="x",
         paper=paper,
         ours=math.exp(found.difference),
         low=low,
         high=high,
-        visible=math.exp(visible_difference(found.error, found.freedom)),
-        n=f"{found.seeds} seeds, {table['images'].min()} images",
+        visible=math.exp(found.visible()),
         verdict=ratio_call(paper, low, high),
-        rule="fields",
         fixed="after",
-        note="small RepLKNets at 256 pixels; the paper's network with kernels of 3 is ResNet-101, "
-        "its images have 1024 pixels",
-        **provenance("erf-seeds"),
+        **facts,
     )
 
 
