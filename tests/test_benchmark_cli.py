@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from torch import nn
 from typer.testing import CliRunner
 
 from paperrepro.benchmark import blocks, depthwise, runtimes, tables, trainer
@@ -49,7 +50,7 @@ def test_a_row_of_a_papers_table_is_timed_as_the_claims_say(tmp_path, monkeypatc
     seen = []
 
     def forward(model, size):
-        seen.append((type(model).__name__, size))
+        seen.append((type(model).__name__, size, {type(part) for part in model.modules()}))
         return lambda: None
 
     pattern = r"fasternet-t3-mobilevit_xxs-latency_cpu|fasternet-t5-fasternet_t0_w_.*-latency_cpu"
@@ -64,7 +65,9 @@ def test_a_row_of_a_papers_table_is_timed_as_the_claims_say(tmp_path, monkeypatc
         "FasterNet-T0 w/ LN",
         "FasterNet-T0 w/ ReLU",
     ]
-    assert seen[0] == ("FasterNet", 224) and seen[1][1] == 256
+    assert seen[0][:2] == ("FasterNet", 224) and seen[1][1] == 256
+    assert {nn.BatchNorm2d, nn.GELU} < seen[0][2]
+    assert nn.BatchNorm2d not in seen[2][2] and nn.GELU not in seen[3][2]
     assert (stored["reference"] == "fasternet-t5-fasternet_t0_w_bn-latency_cpu").all()
     assert stored["paper"].tolist() == [8.2, 25.4, 10.3, 7.6]
 

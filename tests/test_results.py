@@ -40,7 +40,8 @@ def test_a_result_names_the_commit_of_the_checkout_it_was_measured_with(tmp_path
     monkeypatch.setattr("paperrepro.results.__file__", str(code))
     assert checkout() == {}
     git("init")
-    assert checkout() == {}  # an installed library inside somebody's repository
+    git("commit", "-m", "somebody's repository", "--allow-empty")
+    assert checkout() == {}  # an installed library inside it
     git("add", code.name)
     git("commit", "-m", "one")
     assert checkout() == {"commit": git("rev-parse", "HEAD")}
