@@ -233,6 +233,31 @@ class Images(Dataset):
         return self.images[index], int(self.labels[index])
 
 
+class Kept(Dataset):
+    """A set whose images are read once and then stay in memory.
+
+    Args:
+        images: the set; its labels are kept too.
+        megabytes: of pixels at most; what comes when they are full is read every time.
+    """
+
+    def __init__(self, images: LabelledImages, megabytes: float = 500) -> None:
+        self.images, self.left = images, megabytes * 1e6
+        self.kept: dict[int, tuple[Tensor, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        found = self.kept.get(index)
+        if found is None:
+            found = self.images[index]
+            if isinstance(found[0], Tensor) and found[0].nbytes <= self.left:
+                self.left -= found[0].nbytes
+                self.kept[index] = found
+        return found
+
+
 class ShardedSampler:
     """The order of one epoch, shared among processes, with repeated augmentation.
 

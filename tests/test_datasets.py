@@ -22,6 +22,7 @@ from paperrepro.datasets import (
     Data,
     Folder,
     Images,
+    Kept,
     Prepared,
     Shapes,
     ShardedSampler,
@@ -303,6 +304,20 @@ def test_augmentation_follows_from_the_key_alone():
     others = [prepared[key][0] for key in [(1, 2, 0), (0, 2, 1), (0, 3, 0)]]
     others.append(Prepared(images, prepared.transform, seed=2)[(0, 2, 0)][0])
     assert not any(torch.equal(first, other) for other in others)
+
+
+def test_images_are_read_once_while_there_is_room(tmp_path):
+    folder = Folder(image_folder(tmp_path, count=2))  # four images of 30 x 40 x 3 bytes
+    expected, reads = [folder[i] for i in range(4)], []
+    read = folder.read
+    folder.read = lambda path: reads.append(path) or read(path)
+    kept = Kept(folder, megabytes=0.0075)
+    assert len(kept) == 4
+    for _ in range(2):
+        for index, (image, label) in enumerate(expected):
+            found, its_label = kept[index]
+            assert torch.equal(found, image) and its_label == label
+    assert reads == [path for path, _ in folder.samples] + [path for path, _ in folder.samples[2:]]
 
 
 def test_a_cut_off_image_is_named_and_replaced(tmp_path):

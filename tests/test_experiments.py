@@ -207,8 +207,8 @@ def test_images_are_evenly_spaced_and_trials_see_no_test_image(pictures):
 
 
 def files(part):
-    """Of a subset of a folder."""
-    return [part.dataset.samples[i][0] for i in part.indices]
+    """Of a subset of a folder that is kept in memory."""
+    return [part.dataset.images.samples[i][0] for i in part.indices]
 
 
 def test_each_variant_keeps_its_best_rate(pictures, tmp_path):

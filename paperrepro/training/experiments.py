@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
-from ..datasets import Data, LabelledImages, load_data
+from ..datasets import Data, Kept, LabelledImages, load_data
 from ..signals import hear_signals, stopping, unheard
 from ..weights import load_model, save_model
 from .answers import Answers, Array, answers_of
@@ -75,13 +75,13 @@ class Source:
     watched: int | None = None
 
     def load(self, size: int, *, trial: bool = False) -> tuple[Data, LabelledImages]:
-        """What to train on and to watch, and the test images.
+        """What to train on and to watch, both kept in memory, and the test images.
 
         Args:
             trial: watches held-out training images in the place of test images.
         """
         data = load_data(self.name, root=self.root, size=size)
-        train = thinned(data.train, self.images)
+        train: LabelledImages = Kept(thinned(data.train, self.images))
         if trial:
             held_out = [i % HELD_OUT == 0 for i in range(len(train))]
             kept, watched = (
@@ -89,7 +89,7 @@ class Source:
                 for which in (False, True)
             )
             return replace(data, train=kept, val=watched), watched
-        return replace(data, train=train, val=thinned(data.val, self.watched)), data.val
+        return replace(data, train=train, val=Kept(thinned(data.val, self.watched))), data.val
 
 
 def source_of(

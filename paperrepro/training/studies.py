@@ -361,9 +361,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         source="The five families, and RepLKNet's kernel sizes (its Table 5), under one budget.",
         data="cifar10",
         watched=2000,
-        common={"size": 64, "epochs": 30},
+        common={"size": 64, "epochs": 20},
         rates=(0.5, 1.0, 2.0),
-        trial={"epochs": 3},
+        trial={"epochs": 2},
         variants=FAMILIES,
     ),
 }
