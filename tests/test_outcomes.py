@@ -213,6 +213,20 @@ def test_of_several_answers_the_least_favourable_counts():
     assert table.loc["mobileone-same-function", "verdict"] == "proved"
 
 
+def test_a_parameter_count_stands_beside_the_plain_one():
+    """MobileOne-S0's branches merge; RapidNet-Ti's table counts both of its heads."""
+    judged = judged_claims().set_index("id")
+    plain = judged[["plain_params", "plain_params_fused"]]
+    assert plain.loc["mobileone-t8-mobileone_s0-params"].tolist() == [5293272, 2078504]
+    rapid = judged.loc["rapidnet-t2-rapidnet_ti-params"]
+    assert float(rapid["ours"]) == round(rapid["plain_params"] / 1e6, 3)
+    assert rapid["plain_params"] > rapid["plain_params_fused"]
+    own = (
+        (judged["mode"] == "exact") & (judged["quantity"] == "params") & ~judged["config"].map(bool)
+    )
+    assert (plain.notna().all(axis=1) == own).all()
+
+
 def test_others_found_what_the_papers_say():
     table = third_party()
     beside = judged_claims().set_index("id").loc[table["claim"]]

@@ -49,7 +49,9 @@ def judged_claims(paper: str | None = None, mode: str | None = None) -> "pd.Data
         on, empty where no outcome is about the claim. What was computed without a measurement of
         ours, the size of another's network or a correlation of a paper's own numbers, has its
         value there, with the kind "count" and no id. Last come `others_top1`, `others_top5`,
-        `others_how`, `others_name` and `others_source`: what neither we nor the authors measured.
+        `others_how`, `others_name` and `others_source`: what neither we nor the authors measured;
+        and of a parameter count of ours `plain_params` and `plain_params_fused`: every parameter,
+        in training and re-parameterized, whatever the paper leaves out.
 
     Raises:
         ValueError: an unknown paper or mode, or a bad row, named by file, line and value.
@@ -57,6 +59,12 @@ def judged_claims(paper: str | None = None, mode: str | None = None) -> "pd.Data
     claims = load_claims(paper, mode)
     found = claims.join(answers().add_prefix("outcome_"), on="id")
     found = found.join(third_party.stored().set_index("claim").add_prefix("others_"), on="id")
+    plain = load_result("complexity").table.set_index("name")[["params", "params_fused"]]
+    counted = claims[(claims["quantity"] == "params") & (claims["mode"] == "exact")]
+    counted = counted.loc[~counted["config"].map(bool), ["model"]]
+    found = found.join(
+        counted.join(plain.astype("Int64").add_prefix("plain_"), on="model").drop(columns="model")
+    )
     word = found.pop("outcome_verdict")
     return found.assign(verdict=word.fillna(claims["verdict"].map(STEPS)))
 

@@ -241,11 +241,20 @@ def what_we_have(judged: Row) -> str:
     if isinstance(judged["others_how"], str):
         return f"others: {judged['others_top1']} % ({HOW[judged['others_how']]})"
     if not isinstance(kind, str):
-        return with_unit(judged, "ours")
+        return with_unit(judged, "ours") + plainly(judged)
     outcome = {str(name).removeprefix("outcome_"): value for name, value in judged.items()}
     if kind == "count":
         return f"{outcome['ours']:g} {outcome['unit']} ({outcome['statement']})"
     return f"{outcome['statement']}: {in_words(outcome)}; {rests_on(outcome)}"
+
+
+def plainly(judged: Row) -> str:
+    """Of a parameter count by the paper's rule, the rule and the plain count; else empty."""
+    training, fused = judged["plain_params"], judged["plain_params_fused"]
+    if not isinstance(training, int):
+        return ""
+    rule = str(judged["how"]).partition(": ")[2]
+    return f" ({rule}); plainly {training / 1e6:.3f} M in training, {fused / 1e6:.3f} M merged"
 
 
 def claims_table() -> str:
