@@ -32,7 +32,7 @@ from .files import (
     read_image,
     split_folder,
 )
-from .registry import REGISTRY
+from .registry import REGISTRY, remedy
 from .shards import Shards, is_shards
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -128,6 +128,9 @@ def load_data(
         return from_shards(name)
     if Path(name).is_dir():
         return from_folder(Path(name))
+    for known, entry in REGISTRY.items():
+        if name in entry.names and entry.use:
+            raise FileNotFoundError(f"{name} is not in this folder: {remedy(known)}")
     raise ValueError(f"unknown data {name!r}: it is neither a folder nor one of {', '.join(NAMES)}")
 
 

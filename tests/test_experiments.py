@@ -41,12 +41,12 @@ from paperrepro.weights import create_model, load_model
 
 DATA = Path(__file__).parents[1] / "data"
 TRAINED = ("shapes", "cifar10")
-FAMILIES = (*TRAINED, "cifar10-full", "cifar10-kernels", "cues")
+FAMILIES = (*TRAINED, "cifar10-full", "cifar10-kernels", "cues", "tiny-imagenet")
 STORED = [
     path.stem.removeprefix("experiment-")
     for path in sorted((DATA / "results").glob("experiment-*.json"))
 ]
-NOT_RUN_YET = {"mobileone-widths", "cifar10-full"}
+NOT_RUN_YET = {"mobileone-widths", "cifar10-full", "tiny-imagenet"}
 
 TINIEST = {"widths": (0.25, 0.125, 0.125, 0.125), "blocks": (1, 1, 1, 1), "k": 1}
 TRIAL = Experiment(

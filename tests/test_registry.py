@@ -154,6 +154,18 @@ def test_files_are_compared_by_their_bytes_and_the_sum_is_sha256sums(stored, tmp
     assert differences("cifar10-jpeg", tmp_path / "clone") == ["train/cat/9.jpg is not among them"]
 
 
+def test_tiny_imagenet_is_gathered_by_class(stored, tmp_path):
+    """Its repository has one folder more in each class, and all validation pictures in one."""
+    top = tmp_path / "clone/tiny-imagenet-200"
+    for name in ("train/n1/images/n1_0.JPEG", "val/images/val_7.JPEG", "val/images/val_8.JPEG"):
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(name.encode())
+    stored("tiny-imagenet-50", ["train/n1/n1_0.JPEG", "val/n1/val_7.JPEG"])
+    assert make("tiny-imagenet-50", tmp_path / "clone", tmp_path / "out") == 2
+    assert (tmp_path / "out/train/n1/n1_0.JPEG").read_text() == "train/n1/images/n1_0.JPEG"
+    assert [path.name for path in (tmp_path / "out/val/n1").iterdir()] == ["val_7.JPEG"]
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_what_is_stored_of_a_set_is_sorted_and_says_something_of_each_file(name):
     marks = remembered(name)
@@ -176,11 +188,12 @@ def test_what_is_stored_is_what_the_results_were_measured_with():
     places = {
         "camvid": DATA / "camvid" / "camvid_480x360.zip",
         "cifar10-jpeg-fifth": ARCHIVE,
+        "tiny-imagenet-50": DATA / "tiny_imagenet" / "tiny_imagenet_50classes.zip",
     }
     for name, place in places.items():
         with zipfile.ZipFile(place) as archive:
             marks = remembered(name)
-            assert set(marks) == set(archive.namelist())
+            assert set(marks) == set(archive.namelist()) - {"classes.tsv"}
             for file in list(marks)[:: len(marks) // 10]:
                 seen = registry.mark_of(file, archive.read(file))[1]
                 assert registry.alike(marks[file], seen)
@@ -242,6 +255,8 @@ def test_an_experiment_without_its_data_says_where_they_come_from(tmp_path, monk
     without = run(app, ["experiment", "camvid"])
     assert without.exit_code == 1
     assert REGISTRY["camvid"].address in without.stderr and "data make camvid" in without.stderr
+    without = run(app, ["experiment", "tiny-imagenet"])
+    assert without.exit_code == 1 and "data make tiny-imagenet-50" in without.stderr
     without = run(app, ["experiment", "cifar10"])
     assert without.exit_code == 1
     assert "--download" in without.stderr and "data sources cifar10" in without.stderr

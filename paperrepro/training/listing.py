@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ..datasets import PAINTED, Data, Images
+from ..datasets import Data, Images
 from ..files import data_folder
 from ..results import load_result
 from .dense_studies import STUDIES
@@ -23,7 +23,7 @@ from .recipe import Recipe
 from .studies import EXPERIMENTS, TEACHER, Experiment
 from .trainer import train
 
-IMAGES = {"cifar10": 50_000, "shapes": 8_192, "cues": 8_192}
+IMAGES = {"cifar10": 50_000, "shapes": 8_192, "cues": 8_192, "tiny_imagenet_50": 25_000}
 """Training images of an experiment that takes all."""
 
 MEASURED = 512
@@ -102,8 +102,8 @@ def estimated_hours(experiment: Experiment, seconds: dict[str, float]) -> float:
 def measure_steps(names: list[str] | None = None, *, progress: bool = True) -> pd.DataFrame:
     """The seconds of a training image, by experiment and variant, with its share of validation.
 
-    The trainer trains on random pictures of 32 pixels (of 64 for shapes and cues), on one thread,
-    for one epoch and for two; the second epoch is the difference, in the processor's seconds, which
+    The trainer trains on random pictures of 64 pixels (of 32 for CIFAR-10), on one thread, for one
+    epoch and for two; the second epoch is the difference, in the processor's seconds, which
     other programs on the machine disturb less than the clock's. A teacher's answers are not
     counted.
 
@@ -130,7 +130,7 @@ def measure_steps(names: list[str] | None = None, *, progress: bool = True) -> p
 def seconds_per_image(experiment: Experiment, label: str, images: int = MEASURED) -> float:
     whole = IMAGES[experiment.data]
     watched = images * (experiment.watched or whole // 5) // (experiment.images or whole)
-    size = 64 if experiment.data in PAINTED else 32
+    size = 32 if experiment.data == "cifar10" else 64
     generator = torch.Generator().manual_seed(0)
     train_set, val = (
         Images(

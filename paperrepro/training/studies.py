@@ -186,6 +186,16 @@ EXPERIMENTS: dict[str, Experiment] = {
         differs="Images of 64 pixels, so the four stages' maps have 16, 8, 4 and 2 pixels: most of "
         "a kernel of 31 meets padding.",
     ),
+    "tiny-imagenet": Experiment(
+        source="The five families, and RepLKNet's kernels of 31 and 3, on ImageNet's pictures.",
+        data="tiny_imagenet_50",
+        common={"size": 64, "epochs": 20},
+        rates=(0.5, 1.0, 2.0),
+        trial={"epochs": 2},
+        variants={label: FAMILIES[label] for label in (*TINY, "replknet-k3")},
+        differs="Fifty classes, and pictures of 64 pixels, so the four stages' maps have 16, 8, 4 "
+        "and 2 pixels.",
+    ),
     "mobileone-factor": Experiment(
         source="MobileOne, Tables 6 and 7, Figure 4: each arm at its own best learning rate.",
         data="cifar10",
