@@ -133,7 +133,7 @@ def small_network(name: str) -> nn.Module:
     """A small network that was trained here, as it runs: re-parameterized, in eval mode.
 
     Args:
-        name: of a file in `data/weights`, such as "cifar10-fasternet" or "shapes-replknet-k3".
+        name: of a file in `data/weights`, such as "cifar10-full-fasternet" or "shapes-replknet-k3".
     """
     return reparameterize(load_model(data_folder("weights") / f"{name}.safetensors"))
 

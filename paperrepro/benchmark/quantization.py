@@ -131,7 +131,7 @@ def times(
 def stored_network(data: str, family: str) -> Network:
     """A family's network in data/weights that is named after the data, or else CIFAR-10's."""
     folder = data_folder("weights")
-    own, other = (folder / f"{n}-{family}.safetensors" for n in (Path(data).name, "cifar10"))
+    own, other = (folder / f"{n}-{family}.safetensors" for n in (Path(data).name, "cifar10-full"))
     return find_network(str(own if own.exists() else other))
 
 
