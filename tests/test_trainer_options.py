@@ -1,6 +1,7 @@
 """What a recipe and a machine can ask of the trainer, each against its formula."""
 
 import math
+import platform
 import sys
 import types
 from dataclasses import replace
@@ -18,7 +19,7 @@ from paperrepro.training import Classification, Machine, Trainer, train
 from paperrepro.training.distillation import classification_loss
 from paperrepro.training.log import Log
 from paperrepro.training.optimizers import LAMB, Average
-from paperrepro.training.place import mixed_precision
+from paperrepro.training.place import Place, backends, mixed_precision
 from paperrepro.training.schedules import learning_rate
 
 
@@ -185,3 +186,16 @@ def test_the_log_goes_elsewhere_where_that_is_asked_for(tmp_path, monkeypatch):
     assert all(a <= b for a, b in pairwise(steps)) and steps[-1] == 8
     assert {"step/loss", "step/lr", "step/images_per_second", "step/memory_mb"} == set(told[1][1])
     assert any("top1" in values for _, values in told[1:-1])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left alone")
+def test_a_training_on_a_cpu_keeps_the_memory_that_it_frees():
+    """Pages of the system come empty, each at the price of a fault."""
+    resource = pytest.importorskip("resource")
+    with backends(Machine(), Place(0, 1, torch.device("cpu"))):
+        pass
+    torch.ones(20_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(20_000_000)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000

@@ -1,6 +1,8 @@
 """Where a training runs: the machine's settings, this process among the others, its backends."""
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -154,6 +156,8 @@ def backends(machine: Machine, place: Place) -> Iterator[None]:
     if place.device.type == "cuda":
         torch.set_float32_matmul_precision("high" if machine.tf32 else "highest")
         torch.backends.cudnn.benchmark = not machine.deterministic
+    if place.device.type == "cpu":
+        keep_freed_memory()
     if machine.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -163,6 +167,24 @@ def backends(machine: Machine, place: Place) -> Iterator[None]:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.benchmark = before[1]
         torch.use_deterministic_algorithms(before[2])
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep what this process frees, for as long as it lives.
+
+    A step frees what the next one needs. By default the pages go back to the system and come again
+    empty, which is up to a quarter of a small network's step on a CPU.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        if not libc.mallopt(M_MMAP_THRESHOLD, 2**30):  # before 2.35 no more than 32 MB
+            libc.mallopt(M_MMAP_THRESHOLD, 2**25)
 
 
 def mixed_precision(recipe: Recipe, device: torch.device) -> torch.dtype | None:
