@@ -1,9 +1,9 @@
 """Measured results: tables in `data/results`, each with how, where and when it was measured.
 
 A result is a CSV file that opens with its provenance, one `# key: value` per line: the command, the
-date, the processor, the versions, the commit, and what else the measurement depends on. The
-chapters draw such files and name the command beside them; `pandas.read_csv(path, comment="#")`
-reads them without us.
+date, the processor and its minutes, the versions, the commit, and what else the measurement depends
+on. The chapters draw such files and name the command beside them; `pandas.read_csv(path,
+comment="#")` reads them without us.
 
     >>> from paperrepro.results import load_result
     >>> result = load_result("depthwise")
@@ -11,6 +11,7 @@ reads them without us.
     'paperrepro benchmark depthwise'
 """
 
+import os
 import platform
 import re
 import subprocess
@@ -136,13 +137,15 @@ def load_correct(experiment: str, folder: Path | None = None) -> "dict[str, Arra
 
 
 def surroundings() -> dict[str, str]:
-    """The date, the machine and the versions."""
+    """The date, the machine and the versions; the minutes are this process's and its children's,
+    of all cores together, from its start."""
     import torch
     import torchvision
 
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "processor": processor(),
+        "processor_minutes": f"{sum(os.times()[:4]) / 60:.1f}",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,

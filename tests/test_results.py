@@ -1,5 +1,6 @@
 """Results and the protocol of timings."""
 
+import os
 import resource
 import subprocess
 import time
@@ -26,6 +27,8 @@ def test_a_result_comes_back_with_its_provenance(tmp_path):
     assert result.provenance["note"] == "two lines"
     assert {"date", "processor", "torch"} <= result.provenance.keys()
     assert result.provenance["torch"] == torch.__version__
+    spent = sum(os.times()[:4]) / 60
+    assert float(result.provenance["processor_minutes"]) == pytest.approx(spent, abs=0.06)
     assert [each.name for each in path.parent.iterdir()] == ["result.csv"]
 
 
