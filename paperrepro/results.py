@@ -110,6 +110,14 @@ def save_correct(path: Path, correct: "Array") -> None:
     write_atomically(path, memory.getvalue())
 
 
+def read_correct(path: Path) -> "Array":
+    """The booleans `(runs, images)` that `save_correct` stored."""
+    import numpy as np
+
+    with np.load(path) as file:
+        return np.unpackbits(file["correct"], axis=1, count=int(file["images"])).astype(bool)
+
+
 def load_correct(experiment: str, folder: Path | None = None) -> "dict[str, Array]":
     """Which images the networks of a stored experiment classify rightly.
 
@@ -124,12 +132,9 @@ def load_correct(experiment: str, folder: Path | None = None) -> "dict[str, Arra
     Raises:
         FileNotFoundError: the experiment ran before answers were stored.
     """
-    import numpy as np
-
     folder = folder or data_folder("results")
     table = load_result(folder / f"experiment-{experiment}.csv").table
-    with np.load(folder / f"experiment-{experiment}-correct.npz") as file:
-        correct = np.unpackbits(file["correct"], axis=1, count=int(file["images"])).astype(bool)
+    correct = read_correct(folder / f"experiment-{experiment}-correct.npz")
     return {
         str(label): correct[runs.sort_values("seed").index.to_numpy()]
         for label, runs in table.groupby("variant", sort=False)

@@ -269,6 +269,41 @@ def test_the_command(pictures, tmp_path, monkeypatch):
     assert (tmp_path / "weights/trial-with.safetensors").exists()
 
 
+def test_an_experiment_goes_on_from_its_results_alone(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick = replace(TRIAL, rates=(1e-9, 1.0), trial={"epochs": 2})
+    monkeypatch.setitem(EXPERIMENTS, "trial", quick)
+
+    def run(runs, out, *more, data=pictures):
+        options = ["--data", data, "--runs", runs, "--out", out, *more]
+        return CliRunner().invoke(app, ["experiment", "trial", *options])
+
+    assert run("here", "part", "--seeds", "1").exit_code == 0
+    added = run("there", "part", "--seeds", "2", "--add")
+    assert added.exit_code == 0, added.output
+    done = {path.parent.name for path in Path("there/trial").glob("*/model.safetensors")}
+    assert done == {"teacher", "with-1", "without-1", "taught-1"}
+    assert run("whole", "whole", "--seeds", "2", "--add").exit_code == 0, "nothing is known"
+    for part in ("", "-log", "-trials"):
+        two = [load_result(f"{out}/experiment-trial{part}.csv").table for out in ("part", "whole")]
+        two = [table.drop(columns="seconds", errors="ignore") for table in two]
+        pd.testing.assert_frame_equal(*two)
+    parts, whole = (load_correct("trial", Path(out)) for out in ("part", "whole"))
+    assert all((parts[label] == whole[label]).all() for label in whole)
+
+    for label in ("bright", "dark"):
+        (tmp_path / "other/val" / label).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(f"other/val/{label}/0.png")
+    (tmp_path / "other/train").symlink_to(f"{pictures}/train")
+    refused = run("there", "part", "--seeds", "3", "--add", data="other")
+    assert refused.exit_code == 1 and "8 test images" in refused.stderr
+    monkeypatch.setitem(EXPERIMENTS, "trial", replace(quick, common={"epochs": 3}))
+    refused = run("there", "part", "--seeds", "3", "--add")
+    assert refused.exit_code == 1 and "other recipes" in refused.stderr
+    nowhere = CliRunner().invoke(app, ["experiment", "trial", "--add"])
+    assert nowhere.exit_code == 2 and "--out" in nowhere.stderr
+
+
 def test_the_command_lists_the_experiments_and_refuses_others():
     run = CliRunner().invoke
     listed = run(app, ["experiment", "--list", "--format", "csv"])

@@ -362,6 +362,12 @@ def experiment(
         Path | None,
         typer.Option(help="Keep seed 0's networks there, in half precision.", metavar="FOLDER"),
     ] = None,
+    add: Annotated[
+        bool,
+        typer.Option(
+            "--add", help="Keep the runs that --out holds, of the same data; train the others."
+        ),
+    ] = False,
     root: RootOption = Path("data"),
     download: DownloadOption = False,
     finished: Annotated[
@@ -385,7 +391,8 @@ def experiment(
     look (segmentation-scenes-reach.csv); with --weights and camvid a picture of where its networks
     are right.
 
-    An experiment that was stopped goes on with the same command. With --out the folder gets
+    An experiment that was stopped goes on with the same command, and on another machine from its
+    results alone with --add: what --out holds is not trained again. With --out the folder gets
     experiment-NAME.csv (a row per run), experiment-NAME-log.csv (a row per epoch),
     experiment-NAME-correct.npz (which test images each network classifies rightly),
     experiment-NAME-trials.csv (where each variant chooses its learning rate) and
@@ -397,6 +404,7 @@ def experiment(
       paperrepro experiment shapes --jobs 2 --out data/results --weights data/weights
       paperrepro experiment fasternet-block --root ~/datasets --download
       paperrepro experiment mobileone-factor --data CIFAR-10-images --jobs 2
+      paperrepro experiment cifar10-full --data CIFAR-10-images --out data/results --add
     """
 
     from ..claims.dense import dense_comparisons
@@ -411,8 +419,10 @@ def experiment(
         where_right,
     )
     from ..training.experiments import (
+        Outcome,
         find_experiment,
         keep_weights,
+        load_outcome,
         recipes_json,
         run_experiment,
         source_of,
@@ -467,6 +477,8 @@ def experiment(
         return
     with exit_on_error(2):
         study = find_experiment(name)
+        if add and not out:
+            raise ValueError("--add: to which results? Name their folder by --out")
     with exit_on_error(1):
         if out:
             check_writable(out)
@@ -478,6 +490,7 @@ def experiment(
                 root=root,
                 seeds=seeds or study.seeds,
                 jobs=jobs,
+                known=load_outcome(study, name, out) if out and add else Outcome(),
                 download=download,
             )
         command = command_line(context, "runs", "weights")

@@ -23,6 +23,7 @@ from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
 from ..datasets import Data, Kept, LabelledImages, load_data
+from ..results import load_result, read_correct
 from ..signals import hear_signals, stopping, unheard
 from ..weights import load_model, save_model
 from .answers import Answers, Array, answers_of
@@ -63,6 +64,13 @@ class Outcome:
     log: pd.DataFrame = field(default_factory=pd.DataFrame)
     correct: Array = field(default_factory=lambda: np.zeros((0, 0), bool))
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """The variant and the seed of each row."""
+        if self.table.empty:
+            return []
+        return list(zip(self.table["variant"], self.table["seed"], strict=True))
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,7 @@ def run_experiment(
     download: bool = False,
     seeds: int = 3,
     jobs: int = 1,
+    known: Outcome | None = None,
     progress: bool = True,
 ) -> Outcome:
     """Trains every variant with every seed; what is in `runs` already is not trained again.
@@ -142,6 +151,8 @@ def run_experiment(
         root, download: as for `load_data`.
         seeds: how many; they are 0, 1, ...
         jobs: runs at a time, each on one thread.
+        known: what is known of the experiment from elsewhere (`load_outcome`). Its runs are taken
+            as they are, and its trials choose the rates.
 
     Raises:
         ValueError, OSError: what `load_data` and `train` raise.
@@ -149,13 +160,22 @@ def run_experiment(
     """
     runs = Path(runs)
     source = Source(data or experiment.data, os.fspath(root), experiment.images, experiment.watched)
-    load_data(source.name, root=root, download=download)
+    test = load_data(source.name, root=root, download=download).val
+    known = known or Outcome()
+    if known.runs and known.correct.shape[1] != len(test):
+        raise ValueError(
+            f"the known runs answered {known.correct.shape[1]} test images and {source.name} has "
+            f"{len(test)}: they are of other data"
+        )
     teacher = None
     if experiment.teacher:
         folder = runs / TEACHER
         train_one(experiment.recipe(TEACHER), source, folder, show=progress)
         teacher = os.fspath(folder / "model.safetensors")
-    rates, trials = choose_rates(experiment, source, runs / "trials", teacher, jobs, progress)
+    trials = known.trials
+    if trials.empty:
+        trials = try_rates(experiment, source, runs / "trials", teacher, jobs, progress)
+    rates = best_rates(trials)
     tasks: Tasks = {
         (label, seed): (
             experiment.recipe(label, seed, teacher, rates.get(label, 1.0)),
@@ -163,45 +183,73 @@ def run_experiment(
         )
         for seed in range(seeds)
         for label in experiment.variants
+        if (label, seed) not in known.runs
     }
     train_all(tasks, source, jobs, progress)
-    if teacher:
-        tasks = {(TEACHER, 0): (experiment.recipe(TEACHER), runs / TEACHER)} | tasks
-    logs = {key: pd.read_csv(run / "log.csv") for key, (_, run) in tasks.items()}
-    answers = {key: Answers.read(run / "answers.npz") for key, (_, run) in tasks.items()}
+    if teacher and (TEACHER, 0) not in known.runs:
+        tasks[TEACHER, 0] = experiment.recipe(TEACHER), runs / TEACHER
+    found = [outcome_of(label, int(seed), *run) for (label, seed), run in tasks.items()]
+    return joined([known, *found], [TEACHER, *experiment.variants], trials)
+
+
+def joined(outcomes: list[Outcome], labels: list[str], trials: pd.DataFrame) -> Outcome:
+    """The runs of several outcomes in one: those of a teacher, of seed 0, of seed 1, ..."""
+
+    def place(key: tuple[str, int]) -> tuple[bool, int, int]:
+        label, seed = key
+        return label != TEACHER, seed, labels.index(label)
+
+    runs = [key for one in outcomes for key in one.runs]
+    order = sorted(range(len(runs)), key=lambda i: place(runs[i]))
+    tables, logs, correct = (
+        [getattr(one, name) for one in outcomes if one.runs] for name in ("table", "log", "correct")
+    )
+    log = pd.concat(logs).groupby(["variant", "seed"])
     return Outcome(
-        pd.DataFrame(
-            [
-                row_of(label, int(seed), *run, logs[label, seed], answers[label, seed])
-                for (label, seed), run in tasks.items()
-            ]
-        ),
-        pd.concat(
-            [
-                log[["epoch", "train_loss", "val_loss", "top1"]].assign(variant=label, seed=seed)
-                for (label, seed), log in logs.items()
-            ]
-        )[["variant", "seed", "epoch", "train_loss", "val_loss", "top1"]].round(4),
-        np.stack([one.correct for one in answers.values()]),
+        pd.concat(tables, ignore_index=True).iloc[order].reset_index(drop=True),
+        pd.concat([log.get_group(runs[i]) for i in order], ignore_index=True),
+        np.concatenate(correct)[order],
         trials,
     )
 
 
-def choose_rates(
+def load_outcome(experiment: Experiment, name: str, folder: Path) -> Outcome:
+    """What `paperrepro experiment --out` wrote, as far as it is there.
+
+    Raises:
+        ValueError: the files are of other recipes.
+    """
+    stem = folder / f"experiment-{name}"
+    recipes = stem.with_suffix(".json")
+    if not recipes.exists():
+        return Outcome()
+    if recipes.read_text(encoding="utf-8") != recipes_json(experiment):
+        raise ValueError(
+            f"{recipes} holds other recipes than the experiment has now: its runs cannot be added "
+            "to; take another folder"
+        )
+    table, log = (load_result(f"{stem}{part}.csv").table for part in ("", "-log"))
+    outcome = Outcome(table, log, read_correct(Path(f"{stem}-correct.npz")))
+    if experiment.rates:
+        outcome.trials = load_result(f"{stem}-trials.csv").table
+    return outcome
+
+
+def try_rates(
     experiment: Experiment,
     source: Source,
     runs: Path,
     teacher: str | None = None,
     jobs: int = 1,
     progress: bool = True,
-) -> tuple[dict[str, float], pd.DataFrame]:
-    """The learning rate of each variant, of the experiment's `rates` the one it is best with.
+) -> pd.DataFrame:
+    """How good each variant is with each of the experiment's `rates`.
 
     A trial trains on nine tenths of the training images and is judged on the last; no test image
-    is seen. All runs of a variant then share its rate: their scatter does not hold the choice's.
+    is seen.
 
     Returns:
-        By variant its rate, and a row per trial; both empty where the experiment tries none.
+        A row per trial; none where the experiment tries none.
     """
     tasks: Tasks = {}
     for rate in experiment.rates:
@@ -213,15 +261,24 @@ def choose_rates(
             )
     train_all(tasks, source, jobs, progress, trial=True)
     rows: list[dict] = []
-    best: dict[str, tuple[float, float]] = {}
     for (label, rate), (_, run) in tasks.items():
         last = pd.read_csv(run / "log.csv").iloc[-1]
         top1 = round(float(last["top1"]), 2)
         rows.append(
             {"variant": label, "rate": rate, "top1": top1, "val_loss": round(last["val_loss"], 4)}
         )
-        best[label] = max(best.get(label, (top1, rate)), (top1, rate))
-    return {label: rate for label, (_, rate) in best.items()}, pd.DataFrame(rows)
+    return pd.DataFrame(rows)
+
+
+def best_rates(trials: pd.DataFrame) -> dict[str, float]:
+    """By variant the rate of its best trial, the largest of equals.
+
+    All runs of a variant share it: their scatter does not hold the choice's.
+    """
+    if trials.empty:
+        return {}
+    best = trials.sort_values(["top1", "rate"]).groupby("variant").tail(1)
+    return dict(zip(best["variant"], best["rate"], strict=True))
 
 
 def train_all(
@@ -300,11 +357,11 @@ def train_one(
         answers_of(load_model(trained), test, transform_for_validation(recipe)).write(answered)
 
 
-def row_of(
-    label: str, seed: int, recipe: Recipe, run: Path, log: pd.DataFrame, answers: Answers
-) -> dict:
+def outcome_of(label: str, seed: int, recipe: Recipe, run: Path) -> Outcome:
+    """What one run gave."""
     model = load_model(run / "model.safetensors")
-    return {
+    log, answers = pd.read_csv(run / "log.csv"), Answers.read(run / "answers.npz")
+    row = {
         "variant": label,
         "seed": seed,
         "network": recipe.model,
@@ -318,6 +375,10 @@ def row_of(
         "val_loss": round(float(answers.loss.mean(dtype=float)), 4),
         "seconds": round(log["seconds"].sum(), 1),
     }
+    epochs = log[["epoch", "train_loss", "val_loss", "top1"]].round(4)
+    epochs.insert(0, "variant", label)
+    epochs.insert(1, "seed", seed)
+    return Outcome(pd.DataFrame([row]), epochs, answers.correct[None])
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -34,7 +34,7 @@ class Experiment:
         watched: how many test images, evenly spaced, are looked at after each epoch; all of them
             by default. The trained network always answers to all.
         rates: what each variant tries first as its learning rate, in multiples of the recipe's; it
-            then keeps its best (`training.experiments.choose_rates`).
+            then keeps its best (`training.experiments.best_rates`).
         trial: fields of the recipe in which these trials differ, such as fewer epochs.
     """
 
