@@ -120,7 +120,7 @@ REGISTRY = {
         use=cloned(
             *IMAGES,
             "paperrepro data make cifar10-jpeg-fifth CIFAR-10-images cifar10_jpeg",
-            "paperrepro experiment cifar10 --data cifar10_jpeg",
+            "paperrepro benchmark quantization --data cifar10_jpeg",
         ),
     ),
     "cifar10-jpeg-half": Entry(

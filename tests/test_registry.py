@@ -231,7 +231,8 @@ def test_an_entry_says_where_it_comes_from_and_the_commands_are_the_command_line
         if words[0] == "paperrepro":
             if words[1] == "data":
                 assert words[3] == name
-            helped = CliRunner().invoke(app, [*words[1 : 3 if words[1] == "data" else 2], "--help"])
+            names = words[1:3] if words[1] in ("data", "benchmark") else words[1:2]
+            helped = CliRunner().invoke(app, [*names, "--help"])
             assert helped.exit_code == 0
             assert all(w in helped.stdout for w in words if w.startswith("--"))
 
@@ -257,6 +258,6 @@ def test_an_experiment_without_its_data_says_where_they_come_from(tmp_path, monk
     assert REGISTRY["camvid"].address in without.stderr and "data make camvid" in without.stderr
     without = run(app, ["experiment", "tiny-imagenet"])
     assert without.exit_code == 1 and "data make tiny-imagenet-50" in without.stderr
-    without = run(app, ["experiment", "cifar10"])
+    without = run(app, ["experiment", "cifar10-full"])
     assert without.exit_code == 1
     assert "--download" in without.stderr and "data sources cifar10" in without.stderr

@@ -217,7 +217,7 @@ COMPARED = (
         (("7x7", "3x3"), ("13x13", "3x3")),
     ),
     Pairs("shapes", SIZES, KERNELS),
-    Pairs("cifar10", SIZES, KERNELS[:2]),
+    Pairs("cifar10-full", SIZES, KERNELS),
     Pairs("cifar10-kernels", SIZES, KERNELS[2:]),
 )
 

@@ -38,11 +38,12 @@ def listing() -> pd.DataFrame:
 
     Returns:
         A row each: `experiment`, `data`, `variants` and `seeds` of the design, `stored` (the seeds
-        whose results are in data/results), `hours` (that the stored runs took by the clock, beside
-        whatever else their machine did), `core_hours` (of the whole design, on a core that does
-        nothing else: an ESTIMATE, right to a factor of two or so) and `source`. The estimate is
-        made of a measured step of each variant (`measure_steps`), of a segmenter of its fastest
-        stored run; None where neither is there. The stored files name the processor.
+        of which results are in data/results, if not of every variant), `hours` (that the stored
+        runs took by the clock, beside whatever else their machine did), `core_hours` (of the whole
+        design, on a core that does nothing else: an ESTIMATE, right to a factor of two or so) and
+        `source`. The estimate is made of a measured step of each variant (`measure_steps`), of a
+        segmenter of its fastest stored run; None where neither is there. The stored files name the
+        processor.
     """
     steps = stored_steps()
     rows = []
