@@ -14,24 +14,10 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from paperrepro import evaluation_transform
-from paperrepro.datasets import (
-    DISTANCES,
-    PATTERNS,
-    SHAPES,
-    TEXTURES,
-    Data,
-    Folder,
-    Images,
-    Kept,
-    Prepared,
-    Shapes,
-    ShardedSampler,
-    UnreadableImage,
-    hash64,
-    load_data,
-    mix_seed,
-)
-from paperrepro.files import list_images, read_image
+from paperrepro.datasets import Data, Folder, Images, Kept, Prepared, ShardedSampler, load_data
+from paperrepro.files import UnreadableImage, list_images, read_image
+from paperrepro.seeds import hash64, mix_seed
+from paperrepro.shapes import DISTANCES, PATTERNS, SHAPES, TEXTURES, Shapes
 from paperrepro.transforms import (
     AutoAugment,
     Normalise,

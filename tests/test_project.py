@@ -26,6 +26,8 @@ LAYERS = {
     "models": 2,
     "results": 2,
     "registry": 1,
+    "seeds": 1,
+    "shapes": 2,
     "signals": 1,
     "shards": 2,
     "datasets": 3,

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..datasets import SHAPES, Shapes
 from ..files import data_folder, list_images, open_image
+from ..shapes import SHAPES, Shapes
 from .stages import held_still
 
 if TYPE_CHECKING:
@@ -325,7 +325,7 @@ def cues(path: Path) -> tuple[int, int]:
 
 
 class ShapesInConflict(Dataset):
-    """`paperrepro.datasets.Shapes` with shape and texture in conflict, transformed.
+    """`paperrepro.shapes.Shapes` with shape and texture in conflict, transformed.
 
     Yields `(image (3, H, W), shape, texture)`. A texture's category is the shape of its class.
     """

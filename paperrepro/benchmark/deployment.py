@@ -22,7 +22,6 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..datasets import Shapes
 from ..export import export_executorch, export_onnx
 from ..export.executorch import load
 from ..export.onnx import session
@@ -30,6 +29,7 @@ from ..export.survey import calibrated, load_images
 from ..models import check_name, input_of
 from ..networks import transform_of
 from ..reparam import reparameterize
+from ..shapes import Shapes
 from ..weights import save_model
 from .latency import compare, torch_threads
 from .runtimes import inference, missing

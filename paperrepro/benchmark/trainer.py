@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import to_pil_image
 
-from ..datasets import Data, Shapes, load_data
+from ..datasets import Data, load_data
 from ..models import Backbone
+from ..shapes import Shapes
 from ..training import Classification, Recipe, Trainer, find_recipe
 from ..training.studies import tiny
 from .latency import compare

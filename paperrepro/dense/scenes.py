@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..datasets import DISTANCES, SHAPES, film, hash64, mix_seed, rotate, uniform
+from ..seeds import hash64, mix_seed, uniform
+from ..shapes import DISTANCES, SHAPES, film, rotate
 
 COLORS = {
     "red": (0.85, 0.2, 0.2),

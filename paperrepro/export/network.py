@@ -22,12 +22,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..datasets import Shapes
 from ..files import remove, remove_partial
 from ..models import IMAGENET
 from ..models.layers import LayerScale
 from ..reparam import reparameterize
 from ..results import need_finite
+from ..shapes import Shapes
 
 FOLDING_LIMIT = 1e-6  # of the outputs' norm, in float64
 Normalization = tuple[Sequence[float], Sequence[float]]

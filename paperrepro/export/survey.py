@@ -22,9 +22,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from ..datasets import Shapes
 from ..files import list_images, open_image
 from ..models import Backbone, build_model, check_name, list_models
+from ..shapes import Shapes
 from .coreml import export_coreml
 from .network import calibrate
 from .verify import verify_coreml

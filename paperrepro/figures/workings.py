@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from ..analysis.kernels import aggregate, large_kernels
 from ..analysis.receptive_field import receptive_field
-from ..datasets import SHAPES, Shapes
 from ..dense.scenes import CUE, RADIUS
 from ..files import data_folder
 from ..networks import normalising
 from ..reparam import reparameterize
+from ..shapes import SHAPES, Shapes
 from ..training.schedules import DROP, POWER
 from ..weights import load_model
 

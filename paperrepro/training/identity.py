@@ -10,8 +10,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset
 
-from ..datasets import Files, Images, Shapes
+from ..datasets import Files, Images
 from ..files import UnreadableImage, evenly
+from ..shapes import Shapes
 
 LOOKS = 32
 """Items of a set that are read where reading all would take long."""

@@ -26,8 +26,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ..datasets import Data, mix_seed
+from ..datasets import Data
 from ..files import locked, write_atomically
+from ..seeds import mix_seed
 from ..signals import Stop, stopping
 from .checkpoint import (
     BEST,
