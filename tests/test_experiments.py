@@ -286,6 +286,7 @@ def test_an_experiment_goes_on_from_its_results_alone(pictures, tmp_path, monkey
     assert added.exit_code == 0, added.output
     done = {path.parent.name for path in Path("there/trial").glob("*/model.safetensors")}
     assert done == {"teacher", "with-1", "without-1", "taught-1"}
+    assert not Path("there/trial/trials").exists(), "the known trials chose the rates"
     assert run("whole", "whole", "--seeds", "2", "--add").exit_code == 0, "nothing is known"
     for part in ("", "-log", "-trials"):
         two = [load_result(f"{out}/experiment-trial{part}.csv").table for out in ("part", "whole")]
