@@ -117,6 +117,19 @@ COMPARED = (
         (("k = 4", "no branches"), *((f"k = {k}", "k = 1") for k in (2, 3, 4, 5))),
     ),
     Pairs(
+        "mobileone-widths",
+        _named(
+            "mobileone-t7-mobileone_{}_re_parameterization",
+            {
+                "S1, with branches": "s1_with",
+                "S1, no branches": "s1_without",
+                "S3, with branches": "s3_with",
+                "S3, no branches": "s3_without",
+            },
+        ),
+        (("S1, with branches", "S1, no branches"), ("S3, with branches", "S3, no branches")),
+    ),
+    Pairs(
         "mobileone-training",
         _named(
             "mobileone-t5-mobileone_s2_{}",

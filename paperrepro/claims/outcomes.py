@@ -226,29 +226,34 @@ def correlations() -> Iterator[Outcome]:
 
 def errors() -> Iterator[Outcome]:
     """FasterNet's Table 2: how well a pair of convolutions stands in for a convolution."""
-    table = load_result("approximation-cifar").table
-    fits = table[table["found"] == "adam"]
-    errors = fits.pivot(index=["network", "conv"], columns="form", values="mse")
     last = "pconv_r_1_4_plus_pwconv"
-    for form, name in (
-        ("DWConv+PWConv", "dwconv_plus_pwconv"),
-        ("GConv+PWConv", "gconv_16_groups_plus_pwconv"),
+    where = ("average_of_the_stages", *(f"stage_{number}" for number in (1, 2, 3, 4)))
+    for result, networks, images in (
+        ("approximation-cifar", "two ResNets", "ResNet-20 and -56 on CIFAR-10"),
+        ("approximation-photos", "SqueezeNet", "SqueezeNet, ImageNet's, on 33 photos of COCO"),
     ):
-        where = ("average_of_the_stages", *(f"stage_{number}" for number in (1, 2, 3, 4)))
-        claims = [f"fasternet-t2-{part}_{place}-error" for part in (name, last) for place in where]
-        yield paired_ratio(
-            errors[form],
-            errors["PConv+PWConv"],
-            paper_values()[claims[0]] / paper_values()[claims[5]],
-            id=named("approximation-cifar", claims[0]),
-            claims=" ".join(claims),
-            statement=f"error of {form} against PConv+PWConv",
-            n=f"{len(errors)} layers of two ResNets",
-            rule="errors",
-            note="layers of ResNet-20 and -56 on CIFAR-10, the stages together; the paper's "
-            "ResNet-50",
-            **provenance("approximation-cifar"),
-        )
+        table = load_result(result).table
+        fits = table[table["found"] == "adam"]
+        errors = fits.pivot(index=["network", "conv"], columns="form", values="mse")
+        for form, name in (
+            ("DWConv+PWConv", "dwconv_plus_pwconv"),
+            ("GConv+PWConv", "gconv_16_groups_plus_pwconv"),
+        ):
+            claims = [
+                f"fasternet-t2-{part}_{place}-error" for part in (name, last) for place in where
+            ]
+            yield paired_ratio(
+                errors[form],
+                errors["PConv+PWConv"],
+                paper_values()[claims[0]] / paper_values()[claims[5]],
+                id=named(result, claims[0]),
+                claims=" ".join(claims),
+                statement=f"error of {form} against PConv+PWConv, {networks}",
+                n=f"{len(errors)} layers of {networks}",
+                rule="errors",
+                note=f"layers of {images}, the stages together; the paper's ResNet-50",
+                **provenance(result),
+            )
 
 
 def fields() -> Iterator[Outcome]:
