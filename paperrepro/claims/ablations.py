@@ -232,6 +232,7 @@ COMPARED = (
     Pairs("shapes", SIZES, KERNELS),
     Pairs("cifar10-full", SIZES, KERNELS),
     Pairs("cifar10-kernels", SIZES, KERNELS[2:]),
+    Pairs("tiny-imagenet", SIZES, KERNELS[2:]),
 )
 
 # Guideline 2 of RepLKNet: large kernels lose more than small ones where the shortcuts are missing.
