@@ -409,6 +409,7 @@ def test_a_step_of_every_variant_can_be_measured_and_was(monkeypatch):
     for experiment in EXPERIMENTS.values():
         for label in experiment.variants:
             assert short_recipe(experiment.recipe(label), 1).epochs == 1
+    assert set(stored_steps()) == set(EXPERIMENTS)
     assert all(seconds > 0 for rows in stored_steps().values() for seconds in rows.values())
     seen = []
 
