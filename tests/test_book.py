@@ -28,7 +28,8 @@ BOOTSTRAP = f"""\
 try:
     import paperrepro
 except ImportError:
-    %pip install -q "paperrepro[book] @ git+{ADDRESS}@v{__version__}"
+    %pip install -q \\
+    "paperrepro[book] @ git+{ADDRESS}@v{__version__}"
     import paperrepro"""
 
 toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
